@@ -1,0 +1,360 @@
+/* quire.h: a paged, shared, evictable KV cache for LLM serving.
+ *
+ * TERMS
+ *   token      one int32 id.
+ *   block      the KV of `block_tokens` consecutive tokens, all layers of a group. Fixed size in bytes.
+ *   arena      the one device allocation: an array of block slots.
+ *   sequence   a growing list of tokens with its block table.
+ *   domain     a 64-bit number the caller chooses (tenant, adapter, model). Nothing is shared across domains.
+ *   sealed     a block that is full, committed, immutable and matchable. Before that it is open.
+ *   tier       a place that holds blocks: device, host.
+ *   step       one forward pass of the engine over a batch of sequences.
+ *   group      layers with one lifetime and one block format. This version takes exactly one group.
+ *
+ * UNITS     Lengths are tokens, sizes are bytes, times are microseconds unless a name says otherwise.
+ *
+ * OWNERSHIP Functions named *_open give something that the matching *_close takes back. Everything else that is
+ *           returned by pointer is lent, and lives until the call that its description names. Arrays passed in are
+ *           read during the call only.
+ *
+ * HANDLES   Sequences and blocks are 64-bit numbers that carry a generation: using one after its close is
+ *           QUIRE_ESTALE, never another sequence's data. 0 is never a valid handle.
+ *
+ * THREADS   One thread at a time per cache; different caches are independent. The library starts threads only for
+ *           the host device's kernels, and none when the caller supplies `parallel`.
+ *
+ * ERRORS    Whatever can fail returns quire_status, writes its outputs last and only on success, and on failure has
+ *           changed nothing. quire_error_text() says, for the calling thread, what was wrong and what would be right.
+ *           The library never prints (but see `log`), exits or throws.
+ *
+ * STREAMS   On CUDA a stream is a cudaStream_t. NULL stands for the cache's own stream, quire_cache_stream(). The
+ *           library orders its own work against the stream that a step was begun with; the engine's kernels of that
+ *           step must be enqueued on it, between submit and commit.
+ *
+ * A STEP    quire_seq_open, quire_seq_match                     once a request
+ *           quire_step_begin, quire_step_add for each sequence, quire_step_submit
+ *             for each layer: quire_append, quire_attend        or the engine's own kernels over the same view
+ *           quire_step_commit
+ *           quire_seq_fork, quire_seq_truncate, quire_seq_close
+ */
+#ifndef QUIRE_H
+#define QUIRE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define QUIRE_VERSION_MAJOR 0
+#define QUIRE_VERSION_MINOR 1
+#define QUIRE_VERSION_PATCH 0
+
+#if defined(__GNUC__)
+#define QUIRE_API __attribute__((visibility("default")))
+#else
+#define QUIRE_API
+#endif
+
+/* ---- status ------------------------------------------------------------------------------------------------ */
+
+/* Codes are frozen: a number never changes its meaning. */
+typedef enum quire_status {
+    QUIRE_OK = 0,
+    QUIRE_EINVAL = 1,   /* an argument or an environment variable is wrong */
+    QUIRE_ENOMEM = 2,   /* host or device memory could not be had */
+    QUIRE_EFULL = 3,    /* every block is in use: close or preempt a sequence, then try again */
+    QUIRE_ERANGE = 4,   /* the request can never fit this cache: longer than a sequence or the arena may be */
+    QUIRE_ESTALE = 5,   /* the handle's sequence or block is gone */
+    QUIRE_EAGAIN = 6,   /* the sequence's restore is still under way */
+    QUIRE_ESTATE = 7,   /* the call does not fit now (a second step, a commit before a submit ...) */
+    QUIRE_EDEVICE = 8,  /* the device reported a failure */
+    QUIRE_ETIMEOUT = 9, /* the wait ended before what was waited for */
+    QUIRE_EUNSUPPORTED = 10, /* asked for something that this build or device does not have */
+    QUIRE_ECORRUPT = 11 /* quire_cache_check found a broken invariant */
+} quire_status;
+
+/* The name of a code, "QUIRE_EFULL". Never NULL. */
+QUIRE_API const char *quire_status_name(quire_status status);
+/* What the last failed call of this thread had to say. Never NULL; lent until this thread's next failure. */
+QUIRE_API const char *quire_error_text(void);
+/* "quire 0.1.0 (host, sim, cuda 13.0; deterministic ...)": the version and what this build has. */
+QUIRE_API const char *quire_version_string(void);
+
+/* ---- options ----------------------------------------------------------------------------------------------- */
+
+typedef enum quire_dtype {
+    QUIRE_DTYPE_F32 = 1,
+    QUIRE_DTYPE_F16 = 2,
+    QUIRE_DTYPE_BF16 = 3,
+    QUIRE_DTYPE_FP8_E4M3 = 4 /* KV only, with one scale per layer, K/V and kv head */
+} quire_dtype;
+
+typedef enum quire_checksum {
+    QUIRE_CHECKSUM_OFF = 0,
+    QUIRE_CHECKSUM_RESTORE = 1 /* computed when a block reaches the host, verified before it returns */
+} quire_checksum;
+
+typedef enum quire_offload {
+    QUIRE_OFFLOAD_NONE = 0,         /* an evicted block is gone */
+    QUIRE_OFFLOAD_WRITE_THROUGH = 1 /* a sealed block is copied to the host behind the step that sealed it */
+} quire_offload;
+
+typedef enum quire_log_level {
+    QUIRE_LOG_OFF = 0,
+    QUIRE_LOG_ERROR = 1,
+    QUIRE_LOG_WARN = 2,
+    QUIRE_LOG_INFO = 3, /* at open: the effective value of every variable */
+    QUIRE_LOG_DEBUG = 4
+} quire_log_level;
+
+/* The layers of one lifetime and one block format. */
+typedef struct quire_group {
+    uint32_t layers;      /* 1..1024 */
+    uint32_t kv_heads;    /* 1..1024 */
+    uint32_t head_dim;    /* 8..512, a multiple of 8; the CUDA attention kernels take 64, 128 and 256 */
+    uint32_t query_heads; /* a multiple of kv_heads; sizes the attention work space. 0: kv_heads */
+    quire_dtype dtype;    /* of K and V in the cache. 0: options.dtype */
+    const float *scales;  /* FP8 only: [layers][2][kv_heads], stored = value / scale; copied at open. NULL: all 1 */
+} quire_group;
+
+/* Runs body(arg, i) for every i in [0, count), in any order, on any threads, and returns when all are done. */
+typedef void (*quire_parallel_fn)(void *user, size_t count, void (*body)(void *arg, size_t index), void *arg);
+typedef void (*quire_log_fn)(void *user, quire_log_level level, const char *line);
+
+/* Fill with quire_options_init, which takes every default from the environment (docs/variables.md); then set what
+ * the program decides itself: the caller has the last word. `groups` has no default. */
+typedef struct quire_options {
+    size_t size; /* sizeof(quire_options), set by quire_options_init */
+
+    const quire_group *groups; /* read at open */
+    uint32_t group_count;
+
+    const char *device;    /* "host", "cuda:N", "sim:SEED", or "auto": cuda:0 where there is one, else host */
+    uint32_t block_tokens; /* 1..256, a power of two */
+    quire_dtype dtype;     /* of groups whose dtype is 0 */
+    uint64_t device_bytes; /* arena, rounded down to whole blocks; at least two blocks */
+    uint64_t host_bytes;   /* host tier, rounded down to whole blocks; 0: none */
+    uint32_t max_sequences;   /* open at the same time, 1..65536 */
+    uint32_t max_seq_tokens;  /* longest sequence; 0: as long as the arena */
+    uint32_t max_step_tokens; /* most tokens of one step */
+    uint32_t max_domains;     /* domains with an open sequence or a cached block, at the same time */
+    uint32_t watermark_blocks; /* kept free of sequences that have not computed anything yet */
+    const char *policy;        /* eviction: "lru" */
+    quire_offload offload;
+    quire_checksum checksum;
+    uint32_t event_capacity;  /* events kept for quire_cache_events, 0: none */
+    uint32_t threads;         /* of the host device's kernels; 0: one a core */
+    int deterministic;        /* 1: a token's result depends on its own context only, on CUDA too */
+    uint32_t move_timeout_ms; /* an asynchronous copy that takes longer has failed */
+    uint64_t hash_key;        /* of the prefix table; 0: random. Set it to repeat a run exactly */
+
+    quire_parallel_fn parallel; /* NULL: the library's own threads */
+    void *parallel_user;
+    quire_log_level log_level;
+    quire_log_fn log; /* NULL: lines go to stderr */
+    void *log_user;
+    void *(*alloc)(void *user, size_t bytes); /* bookkeeping memory, all of it taken at open; NULL: malloc, free */
+    void (*free)(void *user, void *memory);
+    void *alloc_user;
+} quire_options;
+
+/* Writes defaults, then the QUIRE_* variables over them. QUIRE_EINVAL: a variable is malformed or out of range; the
+ * text names it, its value and the range. `size` is sizeof(quire_options). */
+QUIRE_API quire_status quire_options_init(quire_options *options, size_t size);
+
+/* ---- cache ------------------------------------------------------------------------------------------------- */
+
+typedef struct quire_cache quire_cache;
+typedef uint64_t quire_seq;   /* handle of a sequence */
+typedef uint64_t quire_block; /* handle of a cached block, as events name it */
+
+/* Opens a cache: takes all the memory it will ever use. QUIRE_EINVAL, QUIRE_ENOMEM (the arena is larger than the
+ * memory there is), QUIRE_EUNSUPPORTED, QUIRE_EDEVICE. */
+QUIRE_API quire_status quire_cache_open(quire_cache **cache, const quire_options *options);
+/* Waits for what is in flight and gives everything back. NULL is allowed. */
+QUIRE_API void quire_cache_close(quire_cache *cache);
+/* The options in force: every 0 and NULL replaced by what it stood for. Lent until close. */
+QUIRE_API const quire_options *quire_cache_options(const quire_cache *cache);
+/* The stream that NULL stands for: a cudaStream_t on CUDA. Lent until close. */
+QUIRE_API void *quire_cache_stream(quire_cache *cache);
+/* Takes in finished copies. Every call that needs it does so itself; a server that idles calls this. */
+QUIRE_API quire_status quire_cache_poll(quire_cache *cache);
+/* Waits until no copy is in flight. QUIRE_ETIMEOUT. */
+QUIRE_API quire_status quire_cache_drain(quire_cache *cache, uint64_t timeout_us);
+/* Verifies every invariant of the bookkeeping, and the checksum of every block in the host tier. Reads everything:
+ * for tests and for suspicion. QUIRE_ECORRUPT: the text names the invariant. */
+QUIRE_API quire_status quire_cache_check(quire_cache *cache);
+/* Forgets every cached block that no sequence uses, in all tiers. */
+QUIRE_API quire_status quire_cache_clear(quire_cache *cache);
+
+/* ---- sequences --------------------------------------------------------------------------------------------- */
+
+typedef struct quire_seq_options {
+    size_t size;     /* sizeof(quire_seq_options) */
+    uint64_t domain; /* shares with sequences of the same domain only */
+} quire_seq_options;
+
+/* What a match found, in tokens. device + host = tokens. */
+typedef struct quire_hit {
+    size_t tokens;  /* of the prompt that need no computing: the sequence's length once it is ready */
+    size_t device;  /* of them, on the device already */
+    size_t host;    /* of them, on their way from the host tier */
+    size_t partial; /* of them, in a block that is shared only in part and copied when first written */
+    int ready;      /* 0: a restore is under way; quire_step_add says QUIRE_EAGAIN until it has ended */
+} quire_hit;
+
+typedef struct quire_seq_info {
+    size_t length;   /* tokens whose KV the sequence has, or will have when its restore ends */
+    size_t computed; /* of them, appended by steps rather than matched */
+    size_t blocks;   /* in its table */
+    uint64_t domain;
+    int ready;
+} quire_seq_info;
+
+/* An empty sequence. `options` NULL: domain 0. QUIRE_EFULL: max_sequences or max_domains are open. */
+QUIRE_API quire_status quire_seq_open(quire_cache *cache, const quire_seq_options *options, quire_seq *seq);
+/* Gives an empty sequence the longest cached prefix of the prompt, from any tier, and starts the restores that it
+ * needs. At least one token of the prompt is left to compute. A restore that fails makes the sequence shorter: read
+ * the final length when it is ready. `hit` may be NULL. QUIRE_ESTATE: the sequence is not empty.
+ * QUIRE_ERANGE: the prompt is longer than a sequence may be. */
+QUIRE_API quire_status quire_seq_match(quire_cache *cache, quire_seq seq, const int32_t *tokens, size_t count,
+                                       quire_hit *hit);
+/* Waits for the sequence's restore; timeout 0 only looks. QUIRE_ETIMEOUT: still under way. */
+QUIRE_API quire_status quire_seq_wait(quire_cache *cache, quire_seq seq, uint64_t timeout_us);
+QUIRE_API quire_status quire_seq_get(quire_cache *cache, quire_seq seq, quire_seq_info *info);
+/* A second sequence with the same tokens. No KV moves until one of them writes into a block that both hold.
+ * Not while the sequence is in an open step (QUIRE_ESTATE). */
+QUIRE_API quire_status quire_seq_fork(quire_cache *cache, quire_seq seq, quire_seq *child);
+/* Shortens the sequence to its first `length` tokens (speculative decoding, beam search).
+ * QUIRE_EINVAL: `length` is longer than the sequence. QUIRE_ESTATE: it is in an open step. */
+QUIRE_API quire_status quire_seq_truncate(quire_cache *cache, quire_seq seq, size_t length);
+/* Ends the sequence; its sealed blocks stay cached. QUIRE_ESTATE: it is in an open step. */
+QUIRE_API quire_status quire_seq_close(quire_cache *cache, quire_seq seq);
+/* What a match would find. Pins nothing, starts nothing, extends no lifetime; `ready` says whether it is all on the
+ * device. */
+QUIRE_API quire_status quire_cache_probe(quire_cache *cache, uint64_t domain, const int32_t *tokens, size_t count,
+                                         quire_hit *hit);
+
+/* ---- steps ------------------------------------------------------------------------------------------------- */
+
+typedef struct quire_step quire_step;
+
+/* Rows with more than one new token are cut into tiles of consecutive tokens; a tile is of one row. */
+typedef struct quire_tile {
+    int32_t row, first_token, tokens; /* first_token: an index into the step's tokens */
+} quire_tile;
+
+/* What kernels need. K of (block, layer, head, token) starts at
+ *   arena + block * block_stride + layer * layer_stride + head * head_stride + token * token_stride
+ * and V kv_stride bytes further; head_dim elements lie side by side. Row i is the i-th sequence that was added.
+ * Arrays are on the device. Lent until the step's commit or cancel. */
+typedef struct quire_view {
+    void *arena;
+    int64_t block_stride, layer_stride, kv_stride, head_stride, token_stride; /* bytes */
+    uint32_t blocks, block_tokens, layers, kv_heads, head_dim, query_heads;
+    quire_dtype dtype;
+    const float *scales; /* [layers][2][kv_heads], FP8 only, else NULL */
+
+    uint32_t rows, tokens; /* sequences, and new tokens of all of them, row after row */
+    uint32_t table_stride; /* entries from one row of block_table to the next */
+    const int32_t *block_table;  /* [rows][table_stride]: block slots; entries past a row's length are undefined */
+    const int32_t *context_lens; /* [rows]: tokens with this step's */
+    const int32_t *query_start;  /* [rows + 1]: a row's first new token */
+    const int64_t *slot_mapping; /* [tokens]: block slot * block_tokens + offset, where the token's K and V go */
+    const int32_t *positions;    /* [tokens]: in the sequence, from 0 */
+    const int32_t *token_rows;   /* [tokens] */
+    uint32_t decodes;            /* rows with one new token */
+    uint32_t tiles;
+    const int32_t *decode_tokens; /* [decodes]: the index of each one's token */
+    const quire_tile *tile_list;  /* [tiles] */
+    uint32_t longest_context;     /* of all rows */
+
+    void *stream;
+    void *owner; /* the library's own */
+} quire_view;
+
+/* Begins a step; `stream` NULL is the cache's own. One step may be open. The step is lent until commit or cancel. */
+QUIRE_API quire_status quire_step_begin(quire_cache *cache, void *stream, quire_step **step);
+/* Adds `count` tokens of one sequence, to be computed in this step; one add a sequence. `tokens` NULL reserves room for
+ * tokens that are not known yet; name them before commit.
+ * QUIRE_EFULL: no blocks left; QUIRE_EAGAIN: its restore is under way; QUIRE_ERANGE: the sequence would be longer than
+ * it may be; QUIRE_EINVAL. In each case other sequences and this one are as before. */
+QUIRE_API quire_status quire_step_add(quire_step *step, quire_seq seq, const int32_t *tokens, size_t count);
+/* Enqueues the copies and tables that the step needs. From here the view may be used. */
+QUIRE_API quire_status quire_step_submit(quire_step *step);
+/* The view of one group; NULL before submit or for a group that there is not. */
+QUIRE_API const quire_view *quire_step_view(quire_step *step, uint32_t group);
+/* Names all the tokens that an add left open. */
+QUIRE_API quire_status quire_step_name(quire_step *step, quire_seq seq, const int32_t *tokens, size_t count);
+/* The engine has enqueued everything. Full blocks become matchable, their offload begins behind the step.
+ * QUIRE_ESTATE: not submitted, or tokens without a name; the step stays open. */
+QUIRE_API quire_status quire_step_commit(quire_step *step);
+/* Takes the step back: every sequence is as long as before it. NULL is allowed. */
+QUIRE_API void quire_step_cancel(quire_step *step);
+
+/* ---- kernels ----------------------------------------------------------------------------------------------- */
+
+/* [tokens][heads][head_dim], on the device. Strides in elements; the elements of a head lie side by side. */
+typedef struct quire_tensor {
+    void *data;
+    quire_dtype dtype; /* F32, F16 or BF16 */
+    uint32_t heads;
+    int64_t token_stride, head_stride;
+} quire_tensor;
+
+/* Stores the step's new K and V, [view.tokens][kv_heads][head_dim] each, in their slots. On the view's stream. */
+QUIRE_API quire_status quire_append(const quire_view *view, uint32_t layer, const quire_tensor *k,
+                                    const quire_tensor *v);
+/* out = softmax(q K^T * scale) V for each new token over its own context, itself included. q and out are
+ * [view.tokens][query_heads][head_dim]; query head h reads kv head h / (query_heads / kv_heads). On the view's stream,
+ * after quire_append of the same layer. */
+QUIRE_API quire_status quire_attend(const quire_view *view, uint32_t layer, const quire_tensor *q,
+                                    const quire_tensor *out, float scale);
+
+/* ---- what a server exports --------------------------------------------------------------------------------- */
+
+typedef struct quire_stats {
+    size_t size; /* sizeof(quire_stats), set by the caller */
+    uint64_t matches, match_tokens;   /* calls, and the prompt tokens they asked for */
+    uint64_t hit_tokens_device, hit_tokens_host, hit_tokens_partial; /* partial is part of the other two */
+    uint64_t miss_tokens;
+    uint64_t computed_tokens;         /* committed by steps */
+    uint64_t steps;
+    uint64_t blocks_sealed, blocks_deduplicated, copies_on_write;
+    uint64_t evictions_device, evictions_host; /* blocks dropped from a tier to make room */
+    uint64_t offloads, offload_bytes, offload_failures;
+    uint64_t restores, restore_bytes, restore_failures, checksum_failures;
+    uint64_t events_lost;
+    /* occupancy now, in blocks: device_total = free + open + used + cached + moving */
+    uint64_t device_total, device_free, device_open, device_used, device_cached, device_moving;
+    uint64_t host_total, host_free, host_cached, host_moving;
+    uint64_t sequences, domains;
+    uint64_t block_bytes;
+} quire_stats;
+
+QUIRE_API quire_status quire_cache_stats(quire_cache *cache, quire_stats *stats);
+
+typedef enum quire_tier { QUIRE_TIER_DEVICE = 0, QUIRE_TIER_HOST = 1 } quire_tier;
+typedef enum quire_event_type { QUIRE_EVENT_STORED = 1, QUIRE_EVENT_REMOVED = 2 } quire_event_type;
+
+/* A sealed block appeared in a tier or left it. Sequence numbers rise by one; a gap means that the reader was slow. */
+typedef struct quire_event {
+    uint64_t number;
+    quire_event_type type;
+    quire_tier tier;
+    quire_block block, parent; /* parent 0: the block begins a prompt */
+    uint64_t domain;
+    uint32_t first_token; /* position of the block's first token in its prompt */
+} quire_event;
+
+/* Takes up to `capacity` events, oldest first. */
+QUIRE_API quire_status quire_cache_events(quire_cache *cache, quire_event *events, size_t capacity, size_t *count);
+/* The tokens of a cached block: block_tokens of them. QUIRE_ESTALE: it is gone. */
+QUIRE_API quire_status quire_block_tokens(quire_cache *cache, quire_block block, int32_t *tokens);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
