@@ -1,0 +1,127 @@
+/* launch.h: every kernel as a C function over one plain struct.
+ *
+ * Three things speak this interface: the CUDA launchers in kernels/ (.cu), the same sources under the emulator of
+ * tests/emulator, and the scalar twins in src/device/host_ops.c, which are the oracle of both. Structs are copied
+ * when a launch is enqueued, so they may live on the stack; the arrays they point to must stay until it has run.
+ *
+ * Pointers are device addresses, strides of the cache are bytes, strides of tensors are elements. A launcher checks
+ * its arguments, launches on the stream, and returns; it never allocates and never synchronises.
+ */
+#ifndef QUIRE_KERNELS_LAUNCH_H
+#define QUIRE_KERNELS_LAUNCH_H
+
+#include "quire/quire.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Where K and V of (block, layer, head, token) are: see quire_view. A block of all layers is
+ * [layer][K,V][kv_head][token][head_dim]. */
+typedef struct quire__pages {
+    unsigned char *arena;
+    int64_t block_stride, layer_stride, kv_stride, head_stride, token_stride; /* bytes */
+    int32_t block_tokens, kv_heads, head_dim;
+    quire_dtype dtype;
+    const float *scales; /* of this layer: [2][kv_heads]; NULL unless dtype is FP8 */
+} quire__pages;
+
+/* New K and V into their slots. A slot below 0 is skipped. Values that FP8 cannot hold saturate. */
+typedef struct quire__append_args {
+    quire__pages pages;
+    int32_t layer, tokens;
+    quire_tensor k, v; /* [tokens][kv_heads][head_dim] */
+    const int64_t *slots;
+} quire__append_args;
+
+typedef struct quire__block_pair {
+    int32_t source, destination;
+} quire__block_pair;
+
+/* Whole blocks to other blocks of the arena. No destination may be a source or another destination of the call. */
+typedef struct quire__block_copy_args {
+    unsigned char *arena;
+    int64_t block_stride, block_bytes; /* bytes: a multiple of 16 */
+    const quire__block_pair *pairs;
+    int32_t count;
+} quire__block_copy_args;
+
+/* gather: pieces of the arena side by side into staging; scatter: the way back. */
+typedef struct quire__pieces_args {
+    unsigned char *arena, *staging;
+    const int64_t *offsets; /* of the pieces in the arena, bytes, multiples of 16 */
+    int64_t piece_bytes;    /* a multiple of 16 */
+    int32_t count;
+} quire__pieces_args;
+
+typedef struct quire__table_change {
+    int32_t row, column, value;
+} quire__table_change;
+
+/* Changes single entries of the device's block table. */
+typedef struct quire__table_args {
+    int32_t *table;
+    int32_t table_stride, count;
+    const quire__table_change *changes;
+} quire__table_args;
+
+/* The most tokens of a quire_tile: prefill launches enough thread blocks for this many. */
+enum { QUIRE__PREFILL_TILE = 64 };
+
+/* Causal attention of some of a step's tokens over pages. `select` names the tokens (decode) or `tiles` the runs of
+ * them (prefill); the other is unused. */
+typedef struct quire__attend_args {
+    quire__pages pages;
+    int32_t layer, query_heads;
+    float scale;
+    quire_tensor q, out; /* [tokens][query_heads][head_dim] */
+    const int32_t *block_table;
+    int32_t table_stride;
+    const int32_t *token_rows, *positions; /* [tokens]; a token sees keys 0..position of its row */
+    const int32_t *select;                 /* decode: [count] token indices; NULL: first_token .. first_token+count-1 */
+    int32_t first_token;
+    const quire_tile *tiles; /* prefill: [count] */
+    int32_t count;
+    int32_t longest_context; /* upper bound of position + 1 over the tokens in question; a token at position -1 has
+                              * no context, and zeros come out */
+    /* decode: the context is cut into pieces of split_tokens (a multiple of block_tokens and of 64), so that many
+     * thread blocks share a long one; partial results go to `work`, at least
+     * count * query_heads * ceil(longest_context / split_tokens) * (head_dim + 2) floats */
+    int32_t split_tokens;
+    float *work;
+    int64_t work_floats;
+} quire__attend_args;
+
+typedef enum quire__kernel {
+    QUIRE__KERNEL_APPEND = 0,
+    QUIRE__KERNEL_BLOCK_COPY,
+    QUIRE__KERNEL_GATHER,
+    QUIRE__KERNEL_SCATTER,
+    QUIRE__KERNEL_TABLE,
+    QUIRE__KERNEL_ATTEND_DECODE,
+    QUIRE__KERNEL_ATTEND_PREFILL,
+    QUIRE__KERNEL_COUNT
+} quire__kernel;
+
+typedef union quire__kernel_args {
+    quire__append_args append;
+    quire__block_copy_args block_copy;
+    quire__pieces_args pieces;
+    quire__table_args table;
+    quire__attend_args attend;
+} quire__kernel_args;
+
+/* CUDA launchers (stream: cudaStream_t), in kernels/. QUIRE_EUNSUPPORTED: no kernel for this head_dim or dtype;
+ * QUIRE_EINVAL: misaligned or out of a documented limit; QUIRE_EDEVICE: the launch failed. They set no error text. */
+quire_status quire__cuda_append(const quire__append_args *args, void *stream);
+quire_status quire__cuda_block_copy(const quire__block_copy_args *args, void *stream);
+quire_status quire__cuda_gather(const quire__pieces_args *args, void *stream);
+quire_status quire__cuda_scatter(const quire__pieces_args *args, void *stream);
+quire_status quire__cuda_table(const quire__table_args *args, void *stream);
+quire_status quire__cuda_attend_decode(const quire__attend_args *args, void *stream);
+quire_status quire__cuda_attend_prefill(const quire__attend_args *args, void *stream);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,22 @@
+/* host_ops.h: the scalar twin of every kernel. Plain loops, no vector code, no threads: the oracle that the CUDA
+ * kernels, the emulated kernels and the vectorised host kernels are tested against. Same structs as kernels/launch.h,
+ * with host pointers. Attention accumulates in double and rounds once. */
+#ifndef QUIRE_HOST_OPS_H
+#define QUIRE_HOST_OPS_H
+
+#include "kernels/launch.h"
+
+float quire__dtype_load(quire_dtype dtype, const void *element);          /* FP8: without its scale */
+void quire__dtype_store(quire_dtype dtype, void *element, float value);   /* round to nearest even; FP8 saturates */
+size_t quire__dtype_bytes(quire_dtype dtype);
+const char *quire__dtype_name(quire_dtype dtype);
+
+void quire__host_append(const quire__append_args *args);
+void quire__host_block_copy(const quire__block_copy_args *args);
+void quire__host_gather(const quire__pieces_args *args);
+void quire__host_scatter(const quire__pieces_args *args);
+void quire__host_table(const quire__table_args *args);
+void quire__host_attend_decode(const quire__attend_args *args);
+void quire__host_attend_prefill(const quire__attend_args *args);
+
+#endif

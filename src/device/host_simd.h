@@ -1,0 +1,272 @@
+/* host_simd.h: vectors of W floats, as wide as the instruction set that the including file is compiled for, and
+ * conversions between them and the cache's types. Included by host_attend_kernel.inc only.
+ *
+ * GNU vector extensions carry the arithmetic. A product and a sum are fused only where v_fma says so (files that
+ * include this are compiled with -ffp-contract=off): which operations fuse must not depend on how a loop was unrolled,
+ * or a token's bits would depend on its neighbours. */
+#ifndef QUIRE_HOST_SIMD_H
+#define QUIRE_HOST_SIMD_H
+
+#include <stdint.h>
+#include <string.h>
+
+#include "quire/quire.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#define V_INLINE static inline __attribute__((always_inline, unused))
+
+#if defined(__AVX512F__)
+#define W 16
+#elif defined(__AVX2__)
+#define W 8
+#else
+#define W 4
+#endif
+
+typedef float vf __attribute__((vector_size(4 * W)));
+typedef int32_t vi __attribute__((vector_size(4 * W)));
+typedef uint32_t vu __attribute__((vector_size(4 * W)));
+typedef uint16_t vu16 __attribute__((vector_size(2 * W)));
+typedef uint8_t vu8 __attribute__((vector_size(W)));
+
+/* ---- what the instruction sets name differently -------------------------------------------------------------- */
+
+#if defined(__AVX512F__)
+V_INLINE vf v_splat(float x) { return (vf)_mm512_set1_ps(x); }
+V_INLINE vf v_fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+V_INLINE vf v_max(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
+V_INLINE vu v_widen16(vu16 x) { return (vu)_mm512_cvtepu16_epi32((__m256i)x); }
+V_INLINE vu v_widen8(vu8 x) { return (vu)_mm512_cvtepu8_epi32((__m128i)x); }
+#elif defined(__AVX2__)
+V_INLINE vf v_splat(float x) { return (vf)_mm256_set1_ps(x); }
+V_INLINE vf v_fma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+V_INLINE vf v_max(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
+V_INLINE vu v_widen16(vu16 x) { return (vu)_mm256_cvtepu16_epi32((__m128i)x); }
+V_INLINE vu v_widen8(vu8 x) { return __builtin_convertvector(x, vu); }
+#elif defined(__x86_64__)
+V_INLINE vf v_splat(float x) { return (vf)_mm_set1_ps(x); }
+V_INLINE vf v_fma(vf a, vf b, vf c) { return a * b + c; }
+V_INLINE vf v_max(vf a, vf b) { return (vf)_mm_max_ps((__m128)a, (__m128)b); }
+#elif defined(__aarch64__)
+V_INLINE vf v_splat(float x) { return (vf)vdupq_n_f32(x); }
+V_INLINE vf v_fma(vf a, vf b, vf c) { return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
+V_INLINE vf v_max(vf a, vf b) { return (vf)vmaxq_f32((float32x4_t)a, (float32x4_t)b); }
+#else
+V_INLINE vf v_splat(float x) { return (vf){x, x, x, x}; }
+V_INLINE vf v_fma(vf a, vf b, vf c) { return a * b + c; }
+V_INLINE vf v_max(vf a, vf b)
+{
+    vi more = a > b;
+    return (vf)((more & (vi)a) | (~more & (vi)b));
+}
+#endif
+
+#if !defined(__AVX2__) /* GCC 12 splits wider ones in halves: V's conversion took half again as long */
+V_INLINE vu v_widen16(vu16 x) { return __builtin_convertvector(x, vu); }
+V_INLINE vu v_widen8(vu8 x) { return __builtin_convertvector(x, vu); }
+#endif
+
+#if W == 16
+#define V_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define V_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif W == 8
+#define V_LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define V_HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define V_LOW 0, 4, 1, 5
+#define V_HIGH 2, 6, 3, 7
+#endif
+
+#if defined(__clang__) || __GNUC__ >= 12
+#define V_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define V_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})
+#endif
+
+/* ---- loads, stores, selection -------------------------------------------------------------------------------- */
+
+V_INLINE vf v_load(const float *from)
+{
+    vf x;
+    memcpy(&x, from, sizeof x);
+    return x;
+}
+
+V_INLINE void v_store(float *to, vf x)
+{
+    memcpy(to, &x, sizeof x);
+}
+
+V_INLINE vu v_choose(vi mask, vu yes, vu no)
+{
+    return ((vu)mask & yes) | (~(vu)mask & no);
+}
+
+V_INLINE float v_max_across(vf x)
+{
+#if W == 16
+    x = v_max(x, V_SHUFFLE(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+    x = v_max(x, V_SHUFFLE(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+    x = v_max(x, V_SHUFFLE(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+    x = v_max(x, V_SHUFFLE(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
+#elif W == 8
+    x = v_max(x, V_SHUFFLE(x, x, 4, 5, 6, 7, 0, 1, 2, 3));
+    x = v_max(x, V_SHUFFLE(x, x, 2, 3, 0, 1, 6, 7, 4, 5));
+    x = v_max(x, V_SHUFFLE(x, x, 1, 0, 3, 2, 5, 4, 7, 6));
+#else
+    x = v_max(x, V_SHUFFLE(x, x, 2, 3, 0, 1));
+    x = v_max(x, V_SHUFFLE(x, x, 1, 0, 3, 2));
+#endif
+    return x[0];
+}
+
+/* W rows of W words to W columns: log2 W perfect shuffles. */
+V_INLINE void v_transpose(vu rows[W])
+{
+    vu next[W];
+    for (int round = 1; round < W; round *= 2) {
+        for (int i = 0; i < W / 2; i++) {
+            next[2 * i] = V_SHUFFLE(rows[i], rows[i + W / 2], V_LOW);
+            next[2 * i + 1] = V_SHUFFLE(rows[i], rows[i + W / 2], V_HIGH);
+        }
+        memcpy(rows, next, sizeof next);
+    }
+}
+
+/* 2^x for x <= 0; 0 below the normal numbers; NaN stays. Taylor's series on [-1/2, 1/2]: error below 1e-7. */
+V_INLINE vf v_exp2(vf x)
+{
+    const vf magic = v_splat(0x1.8p23f); /* adding it rounds to an integer, in the low bits */
+    vf shifted = x + magic;
+    vf fraction = x - (shifted - magic);
+    vf power = (vf)(((vu)shifted - (vu)magic + 127u) << 23);
+    vf sum = v_splat(1.5252734e-5f);
+    sum = v_fma(sum, fraction, v_splat(1.5403530e-4f));
+    sum = v_fma(sum, fraction, v_splat(1.3333558e-3f));
+    sum = v_fma(sum, fraction, v_splat(9.6181291e-3f));
+    sum = v_fma(sum, fraction, v_splat(5.5504109e-2f));
+    sum = v_fma(sum, fraction, v_splat(2.4022651e-1f));
+    sum = v_fma(sum, fraction, v_splat(6.9314718e-1f));
+    sum = v_fma(sum, fraction, v_splat(1.0f));
+    return (vf)(~(vu)(x < v_splat(-126.0f)) & (vu)(sum * power));
+}
+
+/* ---- conversions: the same results as quire__dtype_load and quire__dtype_store -------------------------------- */
+
+/* Numbers below the least normal one are made without touching a subnormal float, which is slow or flushed. */
+V_INLINE vf v_from_f16(vu half)
+{
+    vu magnitude = half & 0x7fffu, wide = magnitude << 13;
+    vu small = (vu)((vf)(wide + (113u << 23)) - v_splat(0x1p-14f));
+    vu value = v_choose(magnitude < 0x400u, small, wide + (112u << 23));
+    value = v_choose(magnitude >= 0x7c00u, wide + (224u << 23), value);
+    return (vf)(value | (half & 0x8000u) << 16);
+}
+
+V_INLINE vf v_from_fp8(vu byte)
+{
+    vu magnitude = byte & 0x7fu, wide = magnitude << 20;
+    vu small = (vu)((vf)(wide + (121u << 23)) - v_splat(0x1p-6f));
+    vu value = v_choose(magnitude < 8u, small, wide + (120u << 23));
+    value = v_choose(magnitude == 0x7fu, wide | 0x7fc00000u, value);
+    return (vf)(value | (byte & 0x80u) << 24);
+}
+
+V_INLINE vu v_to_bf16(vf x)
+{
+    vu bits = (vu)x;
+    vu rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+    return v_choose((bits & 0x7fffffffu) > 0x7f800000u, (vu)v_splat(0) + 0x7fffu, rounded);
+}
+
+V_INLINE vu v_to_f16(vf x)
+{
+    vu bits = (vu)x, magnitude = bits & 0x7fffffffu, zero = (vu)v_splat(0);
+    vu small = (vu)((vf)magnitude + v_splat(0.5f)) - (126u << 23);
+    vu value = (magnitude + 0xfffu + (magnitude >> 13 & 1u) - (112u << 23)) >> 13;
+    value = v_choose(magnitude < 0x38800000u, small, value);
+    value = v_choose(magnitude >= 0x477ff000u, zero + 0x7c00u, value) | (bits >> 16 & 0x8000u);
+    return v_choose(magnitude > 0x7f800000u, zero + 0x7fffu, value);
+}
+
+V_INLINE vu v_to_fp8(vf x)
+{
+    vu bits = (vu)x, magnitude = bits & 0x7fffffffu, zero = (vu)v_splat(0);
+    vu small = (vu)((vf)magnitude + v_splat(0x1p14f)) - (141u << 23);
+    vu value = (magnitude + 0x7ffffu + (magnitude >> 20 & 1u) - (120u << 23)) >> 20;
+    value = v_choose(magnitude < 0x3c800000u, small, value);
+    value = v_choose(magnitude >= 0x43e00000u, zero + 0x7eu, value) | (bits >> 24 & 0x80u);
+    return v_choose(magnitude > 0x7f800000u, zero + 0x7fu, value);
+}
+
+V_INLINE int dtype_bytes(quire_dtype dtype)
+{
+    return dtype == QUIRE_DTYPE_F32 ? 4 : dtype == QUIRE_DTYPE_FP8_E4M3 ? 1 : 2;
+}
+
+/* W elements; `dtype` is a constant wherever this is inlined. */
+V_INLINE vf v_decode(quire_dtype dtype, const unsigned char *from)
+{
+    vf wide;
+    vu16 half;
+    vu8 byte;
+    switch (dtype) {
+    case QUIRE_DTYPE_BF16:
+        memcpy(&half, from, sizeof half);
+        return (vf)(v_widen16(half) << 16);
+    case QUIRE_DTYPE_F16:
+        memcpy(&half, from, sizeof half);
+        return v_from_f16(v_widen16(half));
+    case QUIRE_DTYPE_FP8_E4M3:
+        memcpy(&byte, from, sizeof byte);
+        return v_from_fp8(v_widen8(byte));
+    default:
+        memcpy(&wide, from, sizeof wide);
+        return wide;
+    }
+}
+
+V_INLINE void v_encode(quire_dtype dtype, unsigned char *to, vf x)
+{
+    vu16 half;
+    vu8 byte;
+    switch (dtype) {
+    case QUIRE_DTYPE_BF16:
+        half = __builtin_convertvector(v_to_bf16(x), vu16);
+        memcpy(to, &half, sizeof half);
+        return;
+    case QUIRE_DTYPE_F16:
+        half = __builtin_convertvector(v_to_f16(x), vu16);
+        memcpy(to, &half, sizeof half);
+        return;
+    case QUIRE_DTYPE_FP8_E4M3:
+        byte = __builtin_convertvector(v_to_fp8(x), vu8);
+        memcpy(to, &byte, sizeof byte);
+        return;
+    default:
+        memcpy(to, &x, sizeof x);
+        return;
+    }
+}
+
+/* One of the 4 / bytes elements that lie side by side in each word. */
+V_INLINE vf v_decode_part(quire_dtype dtype, vu words, int part)
+{
+    switch (dtype) {
+    case QUIRE_DTYPE_BF16:
+        return (vf)(part == 0 ? words << 16 : words & 0xffff0000u);
+    case QUIRE_DTYPE_F16:
+        return v_from_f16(part == 0 ? words & 0xffffu : words >> 16);
+    case QUIRE_DTYPE_FP8_E4M3:
+        return v_from_fp8(words >> (8 * part) & 0xffu);
+    default:
+        return (vf)words;
+    }
+}
+
+#endif

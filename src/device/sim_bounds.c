@@ -1,0 +1,157 @@
+/* sim_bounds.c: would this kernel touch memory that is not the device's? */
+#include "device/sim_bounds.h"
+
+#include <stdint.h>
+
+#include "device/host_ops.h"
+
+size_t quire__sim_reach(const quire__sim_memory *memory, const void *address)
+{
+    const unsigned char *at = address;
+    for (; memory != NULL; memory = memory->next)
+        if ((uintptr_t)at >= (uintptr_t)memory->base && (size_t)(at - memory->base) < memory->bytes)
+            return memory->bytes - (size_t)(at - memory->base);
+    return 0;
+}
+
+/* Are [address, address + count * bytes) all inside one allocation? An empty array always is. */
+static bool inside(const quire__sim_memory *memory, const void *address, int64_t count, size_t bytes)
+{
+    return count <= 0 || (uint64_t)count <= quire__sim_reach(memory, address) / bytes;
+}
+
+static bool tensor_inside(const quire__sim_memory *memory, const quire_tensor *tensor, int64_t tokens, int32_t heads,
+                          int32_t head_dim)
+{
+    int64_t elements = (tokens - 1) * tensor->token_stride + (heads - 1) * tensor->head_stride + head_dim;
+    return tokens <= 0 || inside(memory, tensor->data, elements, quire__dtype_bytes(tensor->dtype));
+}
+
+/* Whole blocks from the arena's start to the end of its allocation. */
+static int64_t block_count(const quire__sim_memory *memory, const unsigned char *arena, int64_t block_stride)
+{
+    return block_stride > 0 ? (int64_t)quire__sim_reach(memory, arena) / block_stride : 0;
+}
+
+static const char *append_bounds(const quire__sim_memory *memory, const quire__append_args *args)
+{
+    const quire__pages *pages = &args->pages;
+    int64_t slots = block_count(memory, pages->arena, pages->block_stride) * pages->block_tokens;
+    if (!inside(memory, args->slots, args->tokens, sizeof *args->slots))
+        return "append: slots";
+    if (!tensor_inside(memory, &args->k, args->tokens, pages->kv_heads, pages->head_dim) ||
+        !tensor_inside(memory, &args->v, args->tokens, pages->kv_heads, pages->head_dim))
+        return "append: k or v";
+    for (int32_t i = 0; i < args->tokens; i++)
+        if (args->slots[i] >= slots)
+            return "append: a slot past the arena";
+    return NULL;
+}
+
+static const char *block_copy_bounds(const quire__sim_memory *memory, const quire__block_copy_args *args)
+{
+    int64_t blocks = block_count(memory, args->arena, args->block_stride);
+    if (!inside(memory, args->pairs, args->count, sizeof *args->pairs))
+        return "block copy: pairs";
+    for (int32_t i = 0; i < args->count; i++)
+        if (args->pairs[i].source < 0 || args->pairs[i].source >= blocks || args->pairs[i].destination < 0 ||
+            args->pairs[i].destination >= blocks)
+            return "block copy: a block past the arena";
+    return NULL;
+}
+
+static const char *pieces_bounds(const quire__sim_memory *memory, const quire__pieces_args *args)
+{
+    int64_t arena = (int64_t)quire__sim_reach(memory, args->arena);
+    if (!inside(memory, args->offsets, args->count, sizeof *args->offsets))
+        return "gather or scatter: offsets";
+    if (!inside(memory, args->staging, args->count * args->piece_bytes, 1))
+        return "gather or scatter: staging";
+    for (int32_t i = 0; i < args->count; i++)
+        if (args->offsets[i] < 0 || args->offsets[i] > arena - args->piece_bytes)
+            return "gather or scatter: a piece past the arena";
+    return NULL;
+}
+
+static const char *table_bounds(const quire__sim_memory *memory, const quire__table_args *args)
+{
+    int64_t entries = (int64_t)(quire__sim_reach(memory, args->table) / sizeof *args->table);
+    if (!inside(memory, args->changes, args->count, sizeof *args->changes))
+        return "table: changes";
+    for (int32_t i = 0; i < args->count; i++) {
+        int64_t entry = (int64_t)args->changes[i].row * args->table_stride + args->changes[i].column;
+        if (entry < 0 || entry >= entries)
+            return "table: an entry past the table";
+    }
+    return NULL;
+}
+
+/* A token of attention: the arrays at its index, and every page up to its position. */
+static const char *token_bounds(const quire__sim_memory *memory, const quire__attend_args *args, int64_t token,
+                                const int32_t *row)
+{
+    const quire__pages *pages = &args->pages;
+    int64_t blocks = block_count(memory, pages->arena, pages->block_stride), entry;
+    if (token < 0 || !inside(memory, args->positions, token + 1, sizeof *args->positions) ||
+        (row == NULL && !inside(memory, args->token_rows, token + 1, sizeof *args->token_rows)))
+        return "attention: positions or token_rows";
+    if (!tensor_inside(memory, &args->q, token + 1, args->query_heads, pages->head_dim) ||
+        !tensor_inside(memory, &args->out, token + 1, args->query_heads, pages->head_dim))
+        return "attention: q or out";
+    if (args->positions[token] < 0)
+        return NULL;
+    entry = (int64_t)(row != NULL ? *row : args->token_rows[token]) * args->table_stride;
+    if (entry < 0 || args->positions[token] / pages->block_tokens >= args->table_stride ||
+        !inside(memory, args->block_table, entry + args->positions[token] / pages->block_tokens + 1, sizeof(int32_t)))
+        return "attention: a row or a position past the block table";
+    for (int32_t i = 0; i <= args->positions[token] / pages->block_tokens; i++)
+        if (args->block_table[entry + i] < 0 || args->block_table[entry + i] >= blocks)
+            return "attention: a block past the arena";
+    return NULL;
+}
+
+static const char *tile_bounds(const quire__sim_memory *memory, const quire__attend_args *args)
+{
+    if (!inside(memory, args->tiles, args->count, sizeof *args->tiles))
+        return "attention: tiles";
+    for (int32_t i = 0; i < args->count; i++)
+        for (int32_t j = 0; j < args->tiles[i].tokens; j++) {
+            const char *fault = token_bounds(memory, args, (int64_t)args->tiles[i].first_token + j,
+                                             &args->tiles[i].row);
+            if (fault != NULL)
+                return fault;
+        }
+    return NULL;
+}
+
+static const char *select_bounds(const quire__sim_memory *memory, const quire__attend_args *args)
+{
+    if (args->select != NULL && !inside(memory, args->select, args->count, sizeof *args->select))
+        return "attention: select";
+    for (int32_t i = 0; i < args->count; i++) {
+        const char *fault = token_bounds(memory, args, args->select != NULL ? args->select[i] : args->first_token + i,
+                                         NULL);
+        if (fault != NULL)
+            return fault;
+    }
+    return NULL;
+}
+
+const char *quire__sim_bounds(const quire__sim_memory *memory, quire__kernel kernel, const quire__kernel_args *args)
+{
+    switch (kernel) {
+    case QUIRE__KERNEL_APPEND:
+        return append_bounds(memory, &args->append);
+    case QUIRE__KERNEL_BLOCK_COPY:
+        return block_copy_bounds(memory, &args->block_copy);
+    case QUIRE__KERNEL_GATHER:
+    case QUIRE__KERNEL_SCATTER:
+        return pieces_bounds(memory, &args->pieces);
+    case QUIRE__KERNEL_TABLE:
+        return table_bounds(memory, &args->table);
+    case QUIRE__KERNEL_ATTEND_DECODE:
+        return select_bounds(memory, &args->attend);
+    default:
+        return tile_bounds(memory, &args->attend);
+    }
+}
