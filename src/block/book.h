@@ -1,0 +1,101 @@
+/* book.h: the deciding half behind one door. Who holds which block, which prompt spells which blocks, what goes when
+ * memory is short. Pure bookkeeping on flat arrays taken at open: no bytes, no I/O, no clock, no device. The same
+ * calls give the same decisions.
+ *
+ * Protocol of a step:   step_begin, reserve (a sequence)..., [name ...], commit or cancel (each of them), step_end.
+ * Protocol of a move:   an offload or restore that a call put into a plan is answered by exactly one quire__book_complete.
+ *                       Until then its two slots belong to it: neither is given out again.
+ * Copies need no answer: they run on the step's stream, and the book keeps their source until commit or cancel.
+ *
+ * Sequences are named by index here; cache/ gives them generations.
+ */
+#ifndef QUIRE_BOOK_H
+#define QUIRE_BOOK_H
+
+#include "block/plan.h"
+#include "quire/quire.h"
+
+typedef struct quire__book quire__book;
+
+typedef struct quire__book_config {
+    uint32_t block_tokens;
+    uint32_t device_slots, host_slots; /* host_slots 0: nothing is offloaded */
+    uint32_t max_sequences, max_seq_tokens, max_domains;
+    uint32_t watermark_blocks, event_capacity;
+    uint64_t hash_key;
+    const char *policy;
+    bool offload;
+    quire__allocator allocator;
+} quire__book_config;
+
+/* QUIRE_ENOMEM, QUIRE_EINVAL (an unknown policy: the text lists the known ones). */
+quire_status quire__book_open(quire__book **book, const quire__book_config *config);
+void quire__book_close(quire__book *book);
+
+/* ---- sequences */
+quire_status quire__book_seq_open(quire__book *book, uint64_t domain, uint32_t *seq);
+/* Most moves a match can plan: max_seq blocks. Restores stop (a shorter hit) where no slot can be had above the
+ * watermark, or the plan is full. */
+quire_status quire__book_seq_match(quire__book *book, uint32_t seq, const int32_t *tokens, size_t count,
+                                   quire__plan *plan, quire_hit *hit);
+quire_status quire__book_probe(quire__book *book, uint64_t domain, const int32_t *tokens, size_t count, quire_hit *hit);
+/* Takes in what completions did to this sequence: true when nothing of it is arriving any more; its length may then
+ * have become shorter. */
+bool quire__book_seq_ready(quire__book *book, uint32_t seq);
+quire_status quire__book_seq_fork(quire__book *book, uint32_t seq, uint32_t *child);
+quire_status quire__book_seq_truncate(quire__book *book, uint32_t seq, size_t length);
+void quire__book_seq_close(quire__book *book, uint32_t seq);
+void quire__book_seq_get(quire__book *book, uint32_t seq, quire_seq_info *info);
+/* Device slots of the sequence's blocks, `*blocks` of them. `*changed` is the first entry that differs from what it
+ * was at the last call with reset, so that a device table can be brought up to date by a delta. */
+const int32_t *quire__book_seq_table(quire__book *book, uint32_t seq, uint32_t *blocks, uint32_t *changed, bool reset);
+/* Copies tokens [first, first + count) of the sequence. */
+void quire__book_seq_tokens(quire__book *book, uint32_t seq, size_t first, size_t count, int32_t *tokens);
+
+/* ---- steps */
+/* `step` rises by one a step; it becomes the ticket of what the step touches. */
+void quire__book_step_begin(quire__book *book, uint64_t step);
+/* Room for `count` more tokens: blocks are taken (evicting cached ones), a shared tail block is replaced by a copy
+ * (planned). All or nothing. QUIRE_EFULL: `*moving` says how many blocks become free or evictable when moves now in flight
+ * complete: 0 means that waiting is useless. QUIRE_ERANGE. `tokens` NULL: named later. */
+quire_status quire__book_reserve(quire__book *book, uint32_t seq, const int32_t *tokens, size_t count,
+                                 quire__plan *plan, uint32_t *moving);
+quire_status quire__book_name(quire__book *book, uint32_t seq, const int32_t *tokens, size_t count);
+bool quire__book_named(const quire__book *book, uint32_t seq);
+/* The reserved tokens are written: full blocks are sealed, deduplicated against the tree, and their offload is planned.
+ * The plan needs room for one move a sealed block. */
+void quire__book_commit(quire__book *book, uint32_t seq, quire__plan *plan);
+/* Undoes this step's reserve of the sequence. The copy it planned, if any, must not have been enqueued, or must be
+ * harmless: its destination is given back with the step's ticket. */
+void quire__book_cancel(quire__book *book, uint32_t seq);
+void quire__book_step_end(quire__book *book);
+
+/* ---- moves */
+void quire__book_complete(quire__book *book, const quire__move *move, bool ok);
+/* The move's time is up but its copy may still run: whoever waits for it goes on without (a restore becomes a miss, an
+ * offload is forgotten); its two slots stay taken until quire__book_complete, which still follows. */
+void quire__book_expire(quire__book *book, const quire__move *move);
+
+/* ---- the whole */
+void quire__book_clear(quire__book *book);
+/* Fills what the deciding half knows; the rest is left as it is. */
+void quire__book_stats(const quire__book *book, quire_stats *stats);
+size_t quire__book_events(quire__book *book, quire_event *events, size_t capacity);
+quire_status quire__book_block_tokens(const quire__book *book, quire_block block, int32_t *tokens);
+/* QUIRE_ECORRUPT: the text names the invariant and where it broke. */
+quire_status quire__book_check(const quire__book *book);
+/* Host slots that hold a resident block, for the caller who verifies their bytes: calls fn for each. */
+void quire__book_each_host_slot(const quire__book *book, void (*fn)(void *arg, uint32_t slot), void *arg);
+
+/* Tests only: drop one protection, to prove that the tests would see it missing. */
+typedef enum quire__book_hole {
+    QUIRE__BOOK_HOLE_NONE = 0,
+    QUIRE__BOOK_HOLE_OFFLOAD_SOURCE = 1,  /* evict a block although its offload still reads it */
+    QUIRE__BOOK_HOLE_RESTORE_SOURCE = 2,  /* give a host slot out although a restore still reads it */
+    QUIRE__BOOK_HOLE_ARRIVING = 4,        /* call a block resident when its restore is planned, not when it completed */
+    QUIRE__BOOK_HOLE_TICKET = 8,          /* plan restores with ticket 0 */
+    QUIRE__BOOK_HOLE_COPY_ON_WRITE = 16   /* write into a shared block */
+} quire__book_hole;
+void quire__book_set_holes(quire__book *book, uint32_t holes);
+
+#endif

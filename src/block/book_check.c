@@ -1,0 +1,359 @@
+/* book_check.c: every invariant of the deciding half, verified by looking at everything, in this order: what counts
+ * slots, what the tree is, what the eviction orders hold, what sequences hold. Each part relies on those before it, so
+ * that a broken book is read within bounds. The numbers in the texts are nodes and slots.
+ *
+ * `scratch`, a number a node taken at open, is the only thing written.
+ */
+#include "block/book_check.h"
+
+#include <string.h>
+
+#include "base/check.h"
+#include "base/status.h"
+#include "block/chain.h"
+
+static const char *const tier_names[QUIRE__TIERS] = {"device", "host"};
+
+static void clear_scratch(const quire__book *book)
+{
+    memset(book->scratch, 0, book->pool.node_count * sizeof(*book->scratch));
+}
+
+static bool is_sealed(const quire__book *book, uint32_t node)
+{
+    return node < book->pool.node_count && book->pool.nodes[node].kind == QUIRE__KIND_SEALED;
+}
+
+/* ---- slots and nodes ----------------------------------------------------------------------------------------- */
+
+static quire_status check_slots(const quire__book *book, quire_tier tier)
+{
+    const quire__pool *pool = &book->pool;
+    uint32_t unowned = 0, orphans = 0;
+    for (uint32_t slot = 0; slot < pool->total[tier]; slot++) {
+        uint32_t owner = pool->owner[tier][slot];
+        unowned += owner == QUIRE__NONE;
+        orphans += owner == QUIRE__ORPHAN;
+        if (owner < pool->node_count && pool->nodes[owner].slot[tier] != slot)
+            return quire__fail(QUIRE_ECORRUPT, "%s slot %u belongs to node %u, which has slot %u", tier_names[tier],
+                               slot, owner, pool->nodes[owner].slot[tier]);
+        if (owner >= pool->node_count && owner < QUIRE__ORPHAN)
+            return quire__fail(QUIRE_ECORRUPT, "%s slot %u belongs to node %u of %u", tier_names[tier], slot, owner,
+                               pool->node_count);
+    }
+    if (unowned != pool->free_count[tier] || orphans != pool->orphans[tier])
+        return quire__fail(QUIRE_ECORRUPT, "%s slots: %u free and %u orphans, counted as %u and %u", tier_names[tier],
+                           unowned, orphans, pool->free_count[tier], pool->orphans[tier]);
+
+    clear_scratch(book);
+    for (uint32_t i = 0; i < pool->free_count[tier]; i++) {
+        uint32_t slot = pool->free[tier][i];
+        if (slot >= pool->total[tier] || pool->owner[tier][slot] != QUIRE__NONE || book->scratch[slot]++)
+            return quire__fail(QUIRE_ECORRUPT, "%s slot %u is in the free stack and not free, or twice",
+                               tier_names[tier], slot);
+    }
+    return QUIRE_OK;
+}
+
+static quire_status check_node_slots(const quire__book *book, uint32_t node, uint32_t counted[][QUIRE__STANDINGS])
+{
+    const quire__pool *pool = &book->pool;
+    const quire__node *record = &pool->nodes[node];
+    for (int tier = 0; tier < QUIRE__TIERS; tier++) {
+        uint32_t slot = record->slot[tier];
+        bool there = slot != QUIRE__NONE;
+        if (there && (slot >= pool->total[tier] || pool->owner[tier][slot] != node))
+            return quire__fail(QUIRE_ECORRUPT, "node %u has %s slot %u, which is not its own", node, tier_names[tier],
+                               slot);
+        if (there != (record->state[tier] != QUIRE__ABSENT))
+            return quire__fail(QUIRE_ECORRUPT, "node %u: %s slot %u in state %u", node, tier_names[tier], slot,
+                               record->state[tier]);
+        quire__standing standing = quire__pool_standing(record, (quire_tier)tier);
+        if (record->standing[tier] != standing)
+            return quire__fail(QUIRE_ECORRUPT, "node %u: counted as %u in the %s tier, stands as %u", node,
+                               record->standing[tier], tier_names[tier], standing);
+        counted[tier][standing]++;
+    }
+    return QUIRE_OK;
+}
+
+static quire_status check_node(const quire__book *book, uint32_t node)
+{
+    const quire__node *record = &book->pool.nodes[node];
+    bool on_device = record->slot[QUIRE_TIER_DEVICE] != QUIRE__NONE;
+    bool on_host = record->slot[QUIRE_TIER_HOST] != QUIRE__NONE;
+    if (((record->reads & QUIRE__READS_DEVICE) && !on_device) || ((record->reads & QUIRE__READS_HOST) && !on_host))
+        return quire__fail(QUIRE_ECORRUPT, "node %u: a move reads a slot that it does not have", node);
+    switch (record->kind) {
+    case QUIRE__KIND_FREE:
+        return on_device || on_host ? quire__fail(QUIRE_ECORRUPT, "free node %u has a slot", node) : QUIRE_OK;
+    case QUIRE__KIND_OPEN:
+    case QUIRE__KIND_DEAD:
+        if (!on_device || on_host || record->refs == 0)
+            return quire__fail(QUIRE_ECORRUPT, "open or dead node %u: device slot %u, host slot %u, %u references",
+                               node, record->slot[QUIRE_TIER_DEVICE], record->slot[QUIRE_TIER_HOST], record->refs);
+        return QUIRE_OK;
+    case QUIRE__KIND_SEALED:
+        if (!on_device && (!on_host || record->refs > 0))
+            return quire__fail(QUIRE_ECORRUPT, "sealed node %u: nowhere, or held without a device slot", node);
+        return QUIRE_OK;
+    default:
+        return quire__fail(QUIRE_ECORRUPT, "node %u is of kind %u", node, record->kind);
+    }
+}
+
+static quire_status check_pool(const quire__book *book)
+{
+    const quire__pool *pool = &book->pool;
+    uint32_t counted[QUIRE__TIERS][QUIRE__STANDINGS] = {{0}};
+    uint32_t unused = 0, listed = 0;
+    QUIRE__TRY(check_slots(book, QUIRE_TIER_DEVICE));
+    QUIRE__TRY(check_slots(book, QUIRE_TIER_HOST));
+    for (uint32_t node = 0; node < pool->node_count; node++) {
+        QUIRE__TRY(check_node_slots(book, node, counted));
+        QUIRE__TRY(check_node(book, node));
+        unused += pool->nodes[node].kind == QUIRE__KIND_FREE;
+    }
+    if (memcmp(counted, pool->standing, sizeof(counted)) != 0 || !quire__pool_balanced(pool))
+        return quire__fail(QUIRE_ECORRUPT, "free + open + used + cached + moving is not the total, or miscounted");
+    for (uint32_t node = pool->free_node; node != QUIRE__NONE; node = pool->nodes[node].chain) {
+        if (node >= pool->node_count || pool->nodes[node].kind != QUIRE__KIND_FREE || listed++ == unused)
+            return quire__fail(QUIRE_ECORRUPT, "node %u is in the list of free nodes and not free, or twice", node);
+    }
+    if (listed != unused)
+        return quire__fail(QUIRE_ECORRUPT, "%u nodes are free, %u are listed", unused, listed);
+    return QUIRE_OK;
+}
+
+/* ---- the tree ------------------------------------------------------------------------------------------------ */
+
+static quire_status check_family(const quire__book *book, uint32_t node)
+{
+    const quire__node *nodes = book->pool.nodes, *record = &nodes[node];
+    uint32_t children[QUIRE__TIERS] = {0}, newer = QUIRE__NONE, seen = 0;
+    for (uint32_t child = record->child; child != QUIRE__NONE; child = nodes[child].older) {
+        if (!is_sealed(book, child) || nodes[child].parent != node || nodes[child].newer != newer ||
+            nodes[child].depth != record->depth + 1 || nodes[child].domain != record->domain ||
+            seen++ > book->pool.node_count)
+            return quire__fail(QUIRE_ECORRUPT, "node %u is not a proper child of node %u", child, node);
+        for (int tier = 0; tier < QUIRE__TIERS; tier++)
+            children[tier] += nodes[child].slot[tier] != QUIRE__NONE;
+        newer = child;
+    }
+    for (int tier = 0; tier < QUIRE__TIERS; tier++) {
+        if (children[tier] != record->children[tier])
+            return quire__fail(QUIRE_ECORRUPT, "node %u has %u children on the %s, counted as %u", node,
+                               children[tier], tier_names[tier], record->children[tier]);
+        if (children[tier] > 0 && record->slot[tier] == QUIRE__NONE)
+            return quire__fail(QUIRE_ECORRUPT, "node %u is not on the %s, its children are", node, tier_names[tier]);
+    }
+    return QUIRE_OK;
+}
+
+static quire_status check_sealed(const quire__book *book, uint32_t node)
+{
+    const quire__prefix *prefix = &book->prefix;
+    const quire__node *record = &book->pool.nodes[node];
+    if (record->domain >= prefix->max_domains || (record->parent != QUIRE__NONE && !is_sealed(book, record->parent)))
+        return quire__fail(QUIRE_ECORRUPT, "node %u: domain %u, parent %u", node, record->domain, record->parent);
+    QUIRE__TRY(check_family(book, node));
+    const int32_t *tokens = quire__pool_tokens(&book->pool, node);
+    uint64_t hash = quire__prefix_hash(prefix, record->domain, record->parent, tokens);
+    if (quire__prefix_lookup(prefix, record->domain, record->parent, tokens, hash) != node)
+        return quire__fail(QUIRE_ECORRUPT, "node %u is not where its hash leads, or has a twin", node);
+    return QUIRE_OK;
+}
+
+static quire_status check_domain(const quire__book *book, uint32_t domain, uint32_t *roots)
+{
+    const quire__domain *record = &book->prefix.domains[domain];
+    const quire__node *nodes = book->pool.nodes;
+    uint32_t newer = QUIRE__NONE, seen = 0, sequences = 0;
+    for (uint32_t root = record->child; root != QUIRE__NONE; root = nodes[root].older) {
+        if (!is_sealed(book, root) || nodes[root].parent != QUIRE__NONE || nodes[root].domain != domain ||
+            nodes[root].newer != newer || nodes[root].depth != 0 || seen++ > book->pool.node_count)
+            return quire__fail(QUIRE_ECORRUPT, "node %u is not a proper root of domain %u", root, domain);
+        newer = root;
+    }
+    for (uint32_t seq = 0; seq < book->config.max_sequences; seq++)
+        sequences += book->chains[seq].open && book->chains[seq].domain == domain;
+    if (seen != record->roots || sequences != record->sequences)
+        return quire__fail(QUIRE_ECORRUPT, "domain %u has %u roots and %u sequences, counted as %u and %u", domain,
+                           seen, sequences, record->roots, record->sequences);
+    if (quire__prefix_domain_find(&book->prefix, record->value) != domain)
+        return quire__fail(QUIRE_ECORRUPT, "domain %u is not where its hash leads", domain);
+    *roots += seen;
+    return QUIRE_OK;
+}
+
+static quire_status check_tree(const quire__book *book)
+{
+    const quire__prefix *prefix = &book->prefix;
+    uint32_t domains = 0, idle = 0, listed = 0, linked_roots = 0, roots = 0;
+    for (uint32_t node = 0; node < book->pool.node_count; node++) {
+        if (book->pool.nodes[node].kind != QUIRE__KIND_SEALED)
+            continue;
+        QUIRE__TRY(check_sealed(book, node));
+        roots += book->pool.nodes[node].parent == QUIRE__NONE;
+    }
+    for (uint32_t i = 0; i <= prefix->domain_mask; i++) {
+        uint32_t domain = prefix->domain_buckets[i];
+        for (; domain != QUIRE__NONE; domain = prefix->domains[domain].chain) {
+            if (domain >= prefix->max_domains || domains++ == prefix->max_domains)
+                return quire__fail(QUIRE_ECORRUPT, "domain %u in the table, of %u", domain, prefix->max_domains);
+            QUIRE__TRY(check_domain(book, domain, &linked_roots));
+            idle += prefix->domains[domain].sequences == 0;
+        }
+    }
+    uint32_t at = prefix->domains[prefix->max_domains].idle_newer;
+    for (; at != prefix->max_domains && listed <= idle; at = prefix->domains[at].idle_newer)
+        listed += prefix->domains[at].sequences == 0 && prefix->domains[at].roots > 0;
+    if (domains != prefix->domain_count || listed != idle)
+        return quire__fail(QUIRE_ECORRUPT, "%u domains, %u of them idle, counted as %u and %u", domains, idle,
+                           prefix->domain_count, listed);
+    /* Depths rise by one from parent to child, so there is no ring: what has a parent hangs below a root. */
+    if (roots != linked_roots)
+        return quire__fail(QUIRE_ECORRUPT, "%u nodes begin prompts, domains have %u", roots, linked_roots);
+    return QUIRE_OK;
+}
+
+/* ---- the eviction orders ------------------------------------------------------------------------------------- */
+
+typedef struct order_check {
+    const quire__book *book;
+    quire_tier tier;
+    uint32_t position;
+    uint32_t wrong; /* the first node that does not belong, or comes after its parent */
+} order_check;
+
+static bool belongs(const quire__node *record, quire_tier tier)
+{
+    if (record->kind != QUIRE__KIND_SEALED || record->slot[tier] == QUIRE__NONE)
+        return false;
+    return tier == QUIRE_TIER_HOST || record->refs == 0;
+}
+
+static void check_listed(void *arg, uint32_t node)
+{
+    order_check *order = arg;
+    const quire__node *nodes = order->book->pool.nodes;
+    uint32_t *position = order->book->scratch;
+    uint32_t parent = nodes[node].parent;
+    bool fine = belongs(&nodes[node], order->tier) && position[node] == 0 &&
+                (parent == QUIRE__NONE || position[parent] == 0);
+    if (!fine && order->wrong == QUIRE__NONE)
+        order->wrong = node;
+    position[node] = ++order->position;
+}
+
+static quire_status check_order(const quire__book *book, quire_tier tier)
+{
+    order_check order = {.book = book, .tier = tier, .wrong = QUIRE__NONE};
+    uint32_t expected = 0;
+    clear_scratch(book);
+    for (uint32_t node = 0; node < book->pool.node_count; node++)
+        expected += belongs(&book->pool.nodes[node], tier);
+    quire__evict_each(&book->evict[tier], check_listed, &order);
+    if (order.wrong != QUIRE__NONE)
+        return quire__fail(QUIRE_ECORRUPT, "node %u is in the %s eviction order wrongly, twice, or after its parent",
+                           order.wrong, tier_names[tier]);
+    if (order.position != expected || quire__evict_count(&book->evict[tier]) != expected)
+        return quire__fail(QUIRE_ECORRUPT, "%u nodes belong into the %s eviction order, it has %u", expected,
+                           tier_names[tier], order.position);
+    return QUIRE_OK;
+}
+
+/* ---- sequences ----------------------------------------------------------------------------------------------- */
+
+static quire_status check_entry(const quire__book *book, const quire__chain *chain, uint32_t seq, uint32_t at)
+{
+    uint32_t node = chain->nodes[at];
+    if (node >= book->pool.node_count || book->pool.nodes[node].kind == QUIRE__KIND_FREE)
+        return quire__fail(QUIRE_ECORRUPT, "sequence %u: block %u is node %u", seq, at, node);
+    const quire__node *record = &book->pool.nodes[node];
+    uint32_t whole = chain->length / book->config.block_tokens;
+    if (record->kind == QUIRE__KIND_SEALED) {
+        uint32_t parent = at == 0 ? QUIRE__NONE : chain->nodes[at - 1];
+        if (record->parent != parent || record->domain != chain->domain || record->depth != at)
+            return quire__fail(QUIRE_ECORRUPT, "sequence %u: block %u, node %u, does not continue the one before", seq,
+                               at, node);
+    }
+    if (record->kind == QUIRE__KIND_OPEN && at < whole)
+        return quire__fail(QUIRE_ECORRUPT, "sequence %u: block %u is full and open", seq, at);
+    if (at < chain->ready && (record->kind == QUIRE__KIND_DEAD ||
+                              record->state[QUIRE_TIER_DEVICE] != QUIRE__RESIDENT))
+        return quire__fail(QUIRE_ECORRUPT, "sequence %u: block %u is called ready, and is not resident", seq, at);
+    bool misplaced = chain->table[at] != (int32_t)record->slot[QUIRE_TIER_DEVICE];
+    if (at < chain->ready && misplaced && !(book->holes & QUIRE__BOOK_HOLE_COPY_ON_WRITE))
+        return quire__fail(QUIRE_ECORRUPT, "sequence %u: table entry %u is %d, the slot is %u", seq, at,
+                           chain->table[at], record->slot[QUIRE_TIER_DEVICE]);
+    book->scratch[node]++;
+    return QUIRE_OK;
+}
+
+static quire_status check_chain(const quire__book *book, uint32_t seq)
+{
+    const quire__chain *chain = &book->chains[seq];
+    uint64_t tokens = (uint64_t)chain->length + chain->pending;
+    if (chain->blocks > book->max_blocks || chain->blocks != quire__chain_blocks_of(book, tokens) ||
+        chain->matched > chain->length || chain->ready > chain->blocks || chain->kept > book->max_blocks)
+        return quire__fail(QUIRE_ECORRUPT, "sequence %u: %u blocks for %u + %u tokens, %u ready", seq, chain->blocks,
+                           chain->length, chain->pending, chain->ready);
+    for (uint32_t at = 0; at < chain->blocks; at++)
+        QUIRE__TRY(check_entry(book, chain, seq, at));
+    if (chain->source == QUIRE__NONE)
+        return QUIRE_OK;
+    if (chain->pending == 0 || chain->source >= book->pool.node_count)
+        return quire__fail(QUIRE_ECORRUPT, "sequence %u: node %u is the source of a copy, in no step", seq,
+                           chain->source);
+    book->scratch[chain->source]++;
+    return QUIRE_OK;
+}
+
+static quire_status check_chains(const quire__book *book)
+{
+    uint32_t open = 0, holders = 0;
+    clear_scratch(book);
+    for (uint32_t seq = 0; seq < book->config.max_sequences; seq++) {
+        if (!book->chains[seq].open)
+            continue;
+        QUIRE__TRY(check_chain(book, seq));
+        open++;
+        holders += book->chains[seq].blocks > 0;
+    }
+    if (open + book->free_chain_count != book->config.max_sequences || holders != book->holders)
+        return quire__fail(QUIRE_ECORRUPT, "%u sequences, %u with blocks, counted as %u and %u", open, holders,
+                           book->config.max_sequences - book->free_chain_count, book->holders);
+    for (uint32_t node = 0; node < book->pool.node_count; node++) {
+        const quire__node *record = &book->pool.nodes[node];
+        if (record->kind != QUIRE__KIND_FREE && record->refs != book->scratch[node])
+            return quire__fail(QUIRE_ECORRUPT, "node %u has %u references, counted as %u", node, book->scratch[node],
+                               record->refs);
+    }
+    return QUIRE_OK;
+}
+
+quire_status quire__book_check(const quire__book *book)
+{
+    QUIRE__TRY(check_pool(book));
+    QUIRE__TRY(check_tree(book));
+    QUIRE__TRY(check_order(book, QUIRE_TIER_DEVICE));
+    QUIRE__TRY(check_order(book, QUIRE_TIER_HOST));
+    QUIRE__TRY(check_chains(book));
+    if (book->events.next - book->events.read > book->events.capacity)
+        return quire__fail(QUIRE_ECORRUPT, "%llu events in a ring of %u",
+                           (unsigned long long)(book->events.next - book->events.read), book->events.capacity);
+    return QUIRE_OK;
+}
+
+#ifdef QUIRE_DEBUG
+/* A full check reads everything: affordable after each mutation where everything is little. */
+enum { SMALL_BOOK = 64 };
+
+void quire__book_check_quick(const quire__book *book)
+{
+    QUIRE__ASSERT(quire__pool_balanced(&book->pool));
+    if (book->pool.node_count <= SMALL_BOOK && !book->holes)
+        QUIRE__ASSERT(quire__book_check(book) == QUIRE_OK);
+}
+#endif

@@ -1,0 +1,242 @@
+/* chain.c: a sequence's blocks.
+ *
+ *    tokens   0 ............ 31 | 32 ............ 47 | 48 .. 53                 length 54, block_tokens 16
+ *    nodes    sealed    sealed    sealed                open (6 of 16)
+ *    table    slot 4    slot 5    slot 9                slot 2
+ *
+ * Invariants
+ *  1. Outside a step a chain has exactly the blocks that its length fills or begins, and one reference to each.
+ *  2. The last block may hold more tokens than the chain's length says: a partial match, a truncation, a fork that was
+ *     overtaken. The length alone says what is the chain's own.
+ *  3. A chain writes only into open blocks to which it has the one reference. Any other block that it would have to
+ *     write into it copies first (copy-on-write): a new open block takes the place in the table, a copy of the slot is
+ *     planned, and the reference to the source is kept until commit or cancel, so that nobody takes or writes the
+ *     source while the copy may still read it. Cancel puts the source back.
+ *  4. Blocks before `ready` are resident and their table entries are right. Those from there on are read again when
+ *     they have arrived: a block may have come to the device in another slot meanwhile (seal.c).
+ *
+ * The watermark keeps some blocks from sequences that have computed nothing yet, so that running ones can go on. It is
+ * waived when no other sequence has a block: then there is nobody to keep them for, and a request that needs them
+ * would wait for ever.
+ */
+#include "block/chain.h"
+
+#include <string.h>
+
+#include "base/check.h"
+#include "base/status.h"
+#include "block/residency.h"
+
+uint32_t quire__chain_watermark(const quire__book *book, const quire__chain *chain)
+{
+    bool computed = chain->length > chain->matched;
+    bool alone = book->holders == (chain->blocks > 0 ? 1u : 0u);
+    return computed || alone ? 0 : book->config.watermark_blocks;
+}
+
+void quire__chain_fork(quire__book *book, const quire__chain *chain, quire__chain *child)
+{
+    memcpy(child->nodes, chain->nodes, chain->blocks * sizeof(*chain->nodes));
+    memcpy(child->table, chain->table, chain->blocks * sizeof(*chain->table));
+    child->domain = chain->domain;
+    child->blocks = chain->blocks;
+    child->length = chain->length;
+    child->matched = chain->matched;
+    child->ready = chain->ready;
+    for (uint32_t i = 0; i < chain->blocks; i++)
+        book->pool.nodes[chain->nodes[i]].refs++;
+    book->holders += chain->blocks > 0;
+}
+
+/* Gives the blocks from `keep` on back. */
+static void shorten(quire__book *book, quire__chain *chain, uint32_t keep)
+{
+    if (keep >= chain->blocks)
+        return;
+    quire__residency_release(book, chain->nodes + keep, chain->blocks - keep);
+    book->holders -= keep == 0;
+    chain->blocks = keep;
+    chain->ready = chain->ready < keep ? chain->ready : keep;
+    chain->changed = chain->changed < keep ? chain->changed : keep;
+}
+
+void quire__chain_truncate(quire__book *book, quire__chain *chain, uint32_t length)
+{
+    QUIRE__ASSERT(length <= chain->length && chain->pending == 0);
+    shorten(book, chain, quire__chain_blocks_of(book, length));
+    chain->length = length;
+    if (chain->matched > length)
+        chain->matched = length;
+}
+
+static void set_slot(quire__chain *chain, uint32_t at, uint32_t slot)
+{
+    if (chain->table[at] == (int32_t)slot)
+        return;
+    chain->table[at] = (int32_t)slot;
+    chain->changed = chain->changed < at ? chain->changed : at;
+}
+
+bool quire__chain_refresh(quire__book *book, quire__chain *chain)
+{
+    for (; chain->ready < chain->blocks; chain->ready++) {
+        const quire__node *record = &book->pool.nodes[chain->nodes[chain->ready]];
+        if (record->kind == QUIRE__KIND_DEAD) {
+            quire__chain_truncate(book, chain, chain->ready * book->config.block_tokens);
+            return true;
+        }
+        if (record->state[QUIRE_TIER_DEVICE] == QUIRE__ARRIVING)
+            return false;
+        set_slot(chain, chain->ready, record->slot[QUIRE_TIER_DEVICE]);
+    }
+    return true;
+}
+
+/* ---- growth -------------------------------------------------------------------------------------------------- */
+
+static quire_status no_room(const quire__book *book, uint32_t need, uint32_t spare, uint32_t *moving)
+{
+    const uint32_t *standing = book->pool.standing[QUIRE_TIER_DEVICE];
+    uint32_t held = standing[QUIRE__OPEN] + standing[QUIRE__USED] + standing[QUIRE__EXPECTED];
+    *moving = quire__residency_moving(book);
+    return quire__fail(QUIRE_EFULL,
+                       "%u blocks needed; of %u, %u are free, %u cached, %u in %u sequences, %u with moves in flight%s: "
+                       "close or preempt a sequence%s",
+                       need, book->config.device_slots, book->pool.free_count[QUIRE_TIER_DEVICE],
+                       standing[QUIRE__CACHED], held, book->holders, *moving,
+                       spare ? ", and the watermark is kept" : "", *moving ? ", or wait for the moves" : "");
+}
+
+/* An open block with one reference, or QUIRE__NONE. */
+static uint32_t take_open(quire__book *book)
+{
+    uint32_t slot = quire__residency_device_slot(book);
+    if (slot == QUIRE__NONE)
+        return QUIRE__NONE;
+    uint32_t node = quire__pool_node_take(&book->pool);
+    book->pool.nodes[node].refs = 1;
+    quire__pool_attach(&book->pool, node, QUIRE_TIER_DEVICE, slot, QUIRE__RESIDENT);
+    return node;
+}
+
+/* Appends `count` open blocks to the chain; `at` is its block count. All or nothing. */
+static bool take_blocks(quire__book *book, quire__chain *chain, uint32_t at, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t node = take_open(book);
+        if (node == QUIRE__NONE) {
+            quire__residency_release(book, chain->nodes + at, i);
+            return false;
+        }
+        chain->nodes[at + i] = node;
+    }
+    return true;
+}
+
+/* Puts `node`, a copy of what the chain has of its last block, in that block's place. */
+static void replace_tail(quire__book *book, quire__chain *chain, uint32_t node, quire__plan *plan)
+{
+    quire__pool *pool = &book->pool;
+    uint32_t last = chain->blocks - 1, source = chain->nodes[last];
+    uint32_t filled = chain->length % book->config.block_tokens;
+    uint32_t from = pool->nodes[source].slot[QUIRE_TIER_DEVICE], to = pool->nodes[node].slot[QUIRE_TIER_DEVICE];
+
+    memcpy(quire__pool_tokens(pool, node), quire__pool_tokens(pool, source), filled * sizeof(int32_t));
+    chain->source = source;
+    chain->nodes[last] = node;
+    book->counters.copies_on_write++;
+    if (book->holes & QUIRE__BOOK_HOLE_COPY_ON_WRITE)
+        return; /* the table still says the source: that is where the step will write */
+    set_slot(chain, last, to);
+    quire__plan_add(plan, (quire__move){
+        .type = QUIRE__MOVE_COPY, .source = from, .destination = to, .node = node, .ticket = book->step});
+}
+
+static bool must_copy(const quire__book *book, const quire__chain *chain)
+{
+    if (chain->length % book->config.block_tokens == 0)
+        return false;
+    const quire__node *last = &book->pool.nodes[chain->nodes[chain->blocks - 1]];
+    return last->kind != QUIRE__KIND_OPEN || last->refs > 1;
+}
+
+quire_status quire__chain_reserve(quire__book *book, quire__chain *chain, uint32_t count, quire__plan *plan,
+                                  uint32_t *moving)
+{
+    const uint32_t old_blocks = chain->blocks;
+    const uint32_t added = quire__chain_blocks_of(book, (uint64_t)chain->length + count) - old_blocks;
+    const bool copy = must_copy(book, chain);
+    const uint32_t need = added + copy, spare = quire__chain_watermark(book, chain);
+    if (copy && quire__plan_room(plan) == 0)
+        return quire__fail(QUIRE_EINVAL, "the plan has no room for a copy: it has %u moves", plan->capacity);
+    if (need > 0 && (uint64_t)need + spare > quire__residency_available(book))
+        return no_room(book, need, spare, moving);
+
+    uint32_t replacement = QUIRE__NONE;
+    if (copy && (replacement = take_open(book)) == QUIRE__NONE)
+        return no_room(book, need, spare, moving);
+    if (!take_blocks(book, chain, old_blocks, added)) {
+        if (copy)
+            quire__residency_release(book, &replacement, 1);
+        return no_room(book, need, spare, moving);
+    }
+
+    chain->kept = old_blocks;
+    chain->pending = count;
+    chain->source = QUIRE__NONE;
+    if (copy)
+        replace_tail(book, chain, replacement, plan);
+    chain->blocks = old_blocks + added;
+    chain->ready = chain->blocks;
+    for (uint32_t i = old_blocks; i < chain->blocks; i++)
+        chain->table[i] = (int32_t)book->pool.nodes[chain->nodes[i]].slot[QUIRE_TIER_DEVICE];
+    if (added > 0 && chain->changed > old_blocks)
+        chain->changed = old_blocks;
+    book->holders += old_blocks == 0;
+    return QUIRE_OK;
+}
+
+void quire__chain_cancel(quire__book *book, quire__chain *chain)
+{
+    chain->pending = 0;
+    shorten(book, chain, chain->kept);
+    if (chain->source == QUIRE__NONE)
+        return;
+    uint32_t last = chain->blocks - 1, copy = chain->nodes[last];
+    chain->nodes[last] = chain->source;
+    chain->source = QUIRE__NONE;
+    set_slot(chain, last, book->pool.nodes[chain->nodes[last]].slot[QUIRE_TIER_DEVICE]);
+    quire__residency_release(book, &copy, 1);
+}
+
+/* ---- tokens -------------------------------------------------------------------------------------------------- */
+
+void quire__chain_write(quire__book *book, quire__chain *chain, uint32_t first, const int32_t *tokens, uint32_t count)
+{
+    const uint32_t block_tokens = book->config.block_tokens;
+    while (count > 0) {
+        uint32_t offset = first % block_tokens, part = block_tokens - offset;
+        part = part < count ? part : count;
+        uint32_t node = chain->nodes[first / block_tokens];
+        QUIRE__ASSERT(book->pool.nodes[node].kind == QUIRE__KIND_OPEN && book->pool.nodes[node].refs == 1);
+        memcpy(quire__pool_tokens(&book->pool, node) + offset, tokens, part * sizeof(*tokens));
+        first += part;
+        tokens += part;
+        count -= part;
+    }
+}
+
+void quire__chain_read(const quire__book *book, const quire__chain *chain, uint32_t first, int32_t *tokens,
+                       uint32_t count)
+{
+    const uint32_t block_tokens = book->config.block_tokens;
+    while (count > 0) {
+        uint32_t offset = first % block_tokens, part = block_tokens - offset;
+        part = part < count ? part : count;
+        const int32_t *from = quire__pool_tokens(&book->pool, chain->nodes[first / block_tokens]) + offset;
+        memcpy(tokens, from, part * sizeof(*tokens));
+        first += part;
+        tokens += part;
+        count -= part;
+    }
+}

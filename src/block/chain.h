@@ -1,0 +1,31 @@
+/* chain.h: a sequence's blocks: how they grow, branch and shrink. */
+#ifndef QUIRE_CHAIN_H
+#define QUIRE_CHAIN_H
+
+#include "block/state.h"
+
+/* Blocks that `tokens` tokens fill or begin. */
+static inline uint32_t quire__chain_blocks_of(const quire__book *book, uint64_t tokens)
+{
+    return (uint32_t)((tokens + book->config.block_tokens - 1) / book->config.block_tokens);
+}
+
+/* Blocks that must stay available after the chain has taken some. */
+uint32_t quire__chain_watermark(const quire__book *book, const quire__chain *chain);
+
+void quire__chain_fork(quire__book *book, const quire__chain *chain, quire__chain *child);
+void quire__chain_truncate(quire__book *book, quire__chain *chain, uint32_t length);
+/* Takes in what completions did: slots that became known, blocks that were lost. True: nothing is arriving any more. */
+bool quire__chain_refresh(quire__book *book, quire__chain *chain);
+
+/* Room for `count` more tokens, all or nothing. See quire__book_reserve. */
+quire_status quire__chain_reserve(quire__book *book, quire__chain *chain, uint32_t count, quire__plan *plan,
+                                  uint32_t *moving);
+void quire__chain_cancel(quire__book *book, quire__chain *chain);
+/* Writes, or reads, tokens from position `first` on; all of them must have a block. */
+void quire__chain_write(quire__book *book, quire__chain *chain, uint32_t first, const int32_t *tokens,
+                        uint32_t count);
+void quire__chain_read(const quire__book *book, const quire__chain *chain, uint32_t first, int32_t *tokens,
+                       uint32_t count);
+
+#endif

@@ -1,0 +1,9 @@
+/* evict_lru.h: least recently used goes first. */
+#ifndef QUIRE_EVICT_LRU_H
+#define QUIRE_EVICT_LRU_H
+
+#include "block/evict.h"
+
+extern const quire__evict_policy quire__evict_lru;
+
+#endif

@@ -1,0 +1,233 @@
+/* match.c: a prompt walks down the tree.
+ *
+ *    prompt   | 16 tokens | 16 tokens | 16 tokens | 16 tokens | 9 tokens
+ *    found      on device   arriving    on host     (not found: the newest children are asked who shares most)
+ *               held        held        restore     partial: a sealed block of which the sequence has a part
+ *
+ * The device tier is prefix-closed (residency.c), so the walk has three parts that follow each other: blocks that have
+ * a device slot, blocks that have none and are restored, one block in part. The first is the hot one: a hit of 128k
+ * tokens is 8,192 blocks. It does per block what cannot be left out: compare the tokens, count the reference, note
+ * node and slot. It leaves the eviction order to one call for all of them, for the unreferenced ones are a tail.
+ *
+ * A partial block is shared like any other, and copied when the sequence first writes into it. Nothing but the
+ * sequence's length says that it has only a part.
+ */
+#include "block/match.h"
+
+#include "base/check.h"
+#include "block/chain.h"
+#include "block/residency.h"
+
+static uint32_t smaller(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+/* How much of a prompt may be found: one token at least is left to compute. */
+static uint32_t findable(uint32_t count)
+{
+    return count > 0 ? count - 1 : 0;
+}
+
+/* A partial block needs, for the moment of its copy, a block more than the prompt itself: where the prompt fills the
+ * whole arena that would never come. */
+static bool partial_fits(const quire__book *book, uint32_t count)
+{
+    return quire__chain_blocks_of(book, count) < book->config.device_slots;
+}
+
+/* Part of a block is worth a restore when it is at least half. */
+static bool partial_worth(const quire__book *book, uint32_t node, uint32_t common)
+{
+    return book->pool.nodes[node].slot[QUIRE_TIER_DEVICE] != QUIRE__NONE || common >= book->config.block_tokens / 2;
+}
+
+static uint32_t last_of(const quire__chain *chain)
+{
+    return chain->blocks == 0 ? QUIRE__NONE : chain->nodes[chain->blocks - 1];
+}
+
+/* Takes the blocks that have a device slot, at most `limit`, and returns the node that comes next and has none, or
+ * QUIRE__NONE. `*present`: how many come before the first that is still arriving. */
+static uint32_t take_present(quire__book *book, quire__chain *chain, const int32_t *tokens, uint32_t limit,
+                             uint32_t *present)
+{
+    quire__pool *pool = &book->pool;
+    const uint32_t block_tokens = pool->block_tokens;
+    uint32_t parent = QUIRE__NONE, missing = QUIRE__NONE;
+    uint32_t unheld = UINT32_MAX, arriving = UINT32_MAX, cached = 0, i = 0;
+
+    for (; i < limit; i++, tokens += block_tokens) {
+        uint32_t node = quire__prefix_child(&book->prefix, chain->domain, parent, tokens);
+        if (node == QUIRE__NONE)
+            break;
+        quire__node *record = &pool->nodes[node];
+        if (record->slot[QUIRE_TIER_DEVICE] == QUIRE__NONE) {
+            missing = node;
+            break;
+        }
+        chain->nodes[i] = node;
+        chain->table[i] = (int32_t)record->slot[QUIRE_TIER_DEVICE];
+        if (record->refs++ == 0) {
+            unheld = smaller(unheld, i);
+            if (record->standing[QUIRE_TIER_DEVICE] == QUIRE__CACHED) { /* pool_account, for the common case */
+                record->standing[QUIRE_TIER_DEVICE] = QUIRE__USED;
+                cached++;
+            } else {
+                quire__pool_account(pool, node);
+            }
+        }
+        if (record->state[QUIRE_TIER_DEVICE] == QUIRE__ARRIVING)
+            arriving = smaller(arriving, i);
+        parent = node;
+    }
+    chain->blocks = i;
+    *present = smaller(arriving, i);
+    pool->standing[QUIRE_TIER_DEVICE][QUIRE__CACHED] -= cached;
+    pool->standing[QUIRE_TIER_DEVICE][QUIRE__USED] += cached;
+    if (unheld < i)
+        quire__evict_remove_path(&book->evict[QUIRE_TIER_DEVICE], chain->nodes + unheld, i - unheld);
+    return missing;
+}
+
+/* Plans the restore of a node that is on the host only. False: no slot for it (`spare` must stay available), or no room
+ * in the plan. */
+static bool restore(quire__book *book, quire__chain *chain, uint32_t node, uint32_t spare, quire__plan *plan)
+{
+    quire__node *record = &book->pool.nodes[node];
+    if (record->state[QUIRE_TIER_HOST] != QUIRE__RESIDENT || (record->reads & QUIRE__READS_HOST))
+        return false; /* a restore that lost its destination (seal.c) still reads it: rare, so a miss */
+    if (quire__plan_room(plan) == 0 || quire__residency_available(book) <= spare)
+        return false;
+    uint32_t slot = quire__residency_device_slot(book);
+    if (slot == QUIRE__NONE)
+        return false;
+
+    bool early = book->holes & QUIRE__BOOK_HOLE_ARRIVING;
+    record->refs = 1;
+    if (!(book->holes & QUIRE__BOOK_HOLE_RESTORE_SOURCE))
+        record->reads |= QUIRE__READS_HOST;
+    quire__residency_gain(book, node, QUIRE_TIER_DEVICE, slot, early ? QUIRE__RESIDENT : QUIRE__ARRIVING);
+    quire__plan_add(plan, (quire__move){
+        .type = QUIRE__MOVE_RESTORE,
+        .source = record->slot[QUIRE_TIER_HOST],
+        .destination = slot,
+        .node = node,
+        .ticket = book->holes & QUIRE__BOOK_HOLE_TICKET ? 0 : book->pool.ticket[slot],
+    });
+    chain->nodes[chain->blocks] = node;
+    chain->table[chain->blocks] = (int32_t)slot;
+    chain->blocks++;
+    return true;
+}
+
+/* Restores from `node` on. True when the walk ended because the tree has no more, not for want of room. */
+static bool take_missing(quire__book *book, quire__chain *chain, const int32_t *tokens, uint32_t limit, uint32_t node,
+                         uint32_t spare, quire__plan *plan)
+{
+    while (node != QUIRE__NONE) {
+        if (!restore(book, chain, node, spare, plan))
+            return false;
+        if (chain->blocks == limit)
+            break;
+        node = quire__prefix_child(&book->prefix, chain->domain, node,
+                                   tokens + (size_t)chain->blocks * book->config.block_tokens);
+    }
+    return true;
+}
+
+/* Shares a block of which only the start is the prompt's. Returns how many tokens. */
+static uint32_t take_partial(quire__book *book, quire__chain *chain, const int32_t *tokens, uint32_t count,
+                             uint32_t spare, quire__plan *plan)
+{
+    uint32_t matched = chain->blocks * book->config.block_tokens, common = 0;
+    uint32_t most = smaller(findable(count) - matched, book->config.block_tokens);
+    uint32_t node = quire__prefix_nearest(&book->prefix, chain->domain, last_of(chain), tokens + matched, most,
+                                          &common);
+    if (node == QUIRE__NONE || !partial_worth(book, node, common))
+        return 0;
+    if (book->pool.nodes[node].slot[QUIRE_TIER_DEVICE] == QUIRE__NONE)
+        return restore(book, chain, node, spare, plan) ? common : 0;
+    quire__residency_hold(book, node);
+    chain->nodes[chain->blocks] = node;
+    chain->table[chain->blocks] = (int32_t)book->pool.nodes[node].slot[QUIRE_TIER_DEVICE];
+    chain->blocks++;
+    return common;
+}
+
+/* Splits the found tokens by where their block is, and finds how far the chain is ready. Blocks arrive from the first
+ * missing one on: those before `present` were there when the walk passed them. */
+static void describe(const quire__book *book, quire__chain *chain, uint32_t present, uint32_t partial, quire_hit *hit)
+{
+    *hit = (quire_hit){.tokens = chain->length, .partial = partial};
+    chain->ready = chain->blocks;
+    hit->device = (size_t)present * book->config.block_tokens;
+    for (uint32_t i = present; i < chain->blocks; i++) {
+        uint32_t of_it = i + 1 == chain->blocks && partial ? partial : book->config.block_tokens;
+        if (book->pool.nodes[chain->nodes[i]].state[QUIRE_TIER_DEVICE] == QUIRE__ARRIVING) {
+            hit->host += of_it;
+            chain->ready = smaller(chain->ready, i);
+        } else {
+            hit->device += of_it;
+        }
+    }
+    hit->ready = chain->ready == chain->blocks;
+}
+
+void quire__match_take(quire__book *book, quire__chain *chain, const int32_t *tokens, uint32_t count,
+                       quire__plan *plan, quire_hit *hit)
+{
+    const uint32_t block_tokens = book->config.block_tokens;
+    const uint32_t limit = findable(count) / block_tokens;
+    const uint32_t spare = quire__chain_watermark(book, chain), moves = plan->count;
+    uint32_t present, missing = take_present(book, chain, tokens, limit, &present);
+    bool exhausted = take_missing(book, chain, tokens, limit, missing, spare, plan);
+    uint32_t full = chain->blocks, partial = 0;
+    if (exhausted && findable(count) > full * block_tokens && partial_fits(book, count))
+        partial = take_partial(book, chain, tokens, count, spare, plan);
+
+    chain->length = chain->matched = full * block_tokens + partial;
+    chain->changed = 0;
+    book->holders += chain->blocks > 0;
+    describe(book, chain, present, partial, hit);
+    /* What is being restored must not be what the host tier gives away next: nobody could have its slot. */
+    if (plan->count > moves)
+        quire__residency_touch_host(book, chain->nodes, chain->blocks);
+
+    quire_stats *counters = &book->counters;
+    counters->matches++;
+    counters->match_tokens += count;
+    counters->hit_tokens_device += hit->device;
+    counters->hit_tokens_host += hit->host;
+    counters->hit_tokens_partial += hit->partial;
+    counters->miss_tokens += count - hit->tokens;
+}
+
+void quire__match_probe(const quire__book *book, uint32_t domain, const int32_t *tokens, uint32_t count,
+                        quire_hit *hit)
+{
+    const uint32_t block_tokens = book->config.block_tokens;
+    uint32_t left = findable(count), node = QUIRE__NONE, common = 0;
+    *hit = (quire_hit){.ready = 1};
+    while (left > 0) {
+        uint32_t next = QUIRE__NONE;
+        if (left >= block_tokens) {
+            next = quire__prefix_child(&book->prefix, domain, node, tokens);
+            common = block_tokens;
+        }
+        if (next == QUIRE__NONE) {
+            next = quire__prefix_nearest(&book->prefix, domain, node, tokens, smaller(left, block_tokens), &common);
+            if (next == QUIRE__NONE || !partial_worth(book, next, common) || !partial_fits(book, count))
+                break;
+            hit->partial = common;
+            left = common;
+        }
+        bool here = book->pool.nodes[next].state[QUIRE_TIER_DEVICE] == QUIRE__RESIDENT;
+        *(here ? &hit->device : &hit->host) += common;
+        hit->tokens += common;
+        hit->ready = hit->ready && here;
+        node = next;
+        tokens += common;
+        left -= common;
+    }
+}

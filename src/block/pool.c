@@ -1,0 +1,247 @@
+/* pool.c: nodes and slots on flat arrays.
+ *
+ *    nodes    [device_slots + host_slots] records of 64 bytes, tokens beside them in an array of their own: a match
+ *             reads both in the order of the prompt, two streams that the prefetcher follows
+ *    slots    per tier: who owns it, and a stack of the free ones
+ *
+ *               node 7 ----slot[DEVICE]---> device slot 3 ---owner---> node 7
+ *                      ----slot[HOST]-----> host slot 12  ---owner---> node 7
+ *               (a freed node)              device slot 5 ---owner---> ORPHAN   a restore still writes it
+ *
+ * Invariants
+ *  1. A slot is in exactly one of these states: free, owned by one node that names it, orphaned.
+ *  2. A node that is not free owns at least one slot. Hence there are never more nodes than slots, and a slot taken
+ *     from a free stack always finds a node.
+ *  3. A slot that a move in flight reads or writes is not free: detaching it makes it an orphan, and the answer to the
+ *     move gives it back. This holds whatever became of the node meanwhile, so that a node can be freed at any time.
+ *  4. standing[tier][s] counts the owned slots whose node stands as s, and free + standings + orphans = total.
+ *     Each node carries its own last accounted standing, so an update is O(1) and needs no history.
+ *
+ * Both stacks start ascending and are last in, first out, and blocks are released tail first: a new prompt mostly gets
+ * consecutive nodes and slots again. The walk of a match is fast because of that, and right without it.
+ */
+#include "block/pool.h"
+
+#include <string.h>
+
+#include "base/check.h"
+#include "base/status.h"
+
+_Static_assert(sizeof(quire__node) == 64, "a node is one cache line");
+
+static quire_status open_tier(quire__pool *pool, const quire__allocator *allocator, quire_tier tier, uint32_t slots)
+{
+    void *owner = NULL, *stack = NULL;
+    pool->total[tier] = slots;
+    pool->free_count[tier] = slots;
+    QUIRE__TRY(quire__memory_take(allocator, slots, sizeof(uint32_t), "slot owners", &owner));
+    pool->owner[tier] = owner;
+    QUIRE__TRY(quire__memory_take(allocator, slots, sizeof(uint32_t), "free slots", &stack));
+    pool->free[tier] = stack;
+    for (uint32_t i = 0; i < slots; i++) {
+        pool->owner[tier][i] = QUIRE__NONE;
+        pool->free[tier][i] = slots - 1 - i;
+    }
+    return QUIRE_OK;
+}
+
+quire_status quire__pool_open(quire__pool *pool, const quire__allocator *allocator, uint32_t block_tokens,
+                              uint32_t device_slots, uint32_t host_slots)
+{
+    void *nodes = NULL, *tokens = NULL, *ticket = NULL;
+    pool->block_tokens = block_tokens;
+    pool->node_count = device_slots + host_slots;
+
+    quire_status status = quire__memory_take(allocator, pool->node_count, sizeof(quire__node), "block records", &nodes);
+    if (status != QUIRE_OK)
+        goto cleanup;
+    pool->nodes = nodes;
+    status = quire__memory_take(allocator, pool->node_count, block_tokens * sizeof(int32_t), "block tokens", &tokens);
+    if (status != QUIRE_OK)
+        goto cleanup;
+    pool->tokens = tokens;
+    status = quire__memory_take(allocator, device_slots, sizeof(uint64_t), "slot tickets", &ticket);
+    if (status != QUIRE_OK)
+        goto cleanup;
+    pool->ticket = ticket;
+    status = open_tier(pool, allocator, QUIRE_TIER_DEVICE, device_slots);
+    if (status != QUIRE_OK)
+        goto cleanup;
+    status = open_tier(pool, allocator, QUIRE_TIER_HOST, host_slots);
+    if (status != QUIRE_OK)
+        goto cleanup;
+
+    for (uint32_t i = 0; i < pool->node_count; i++) {
+        pool->nodes[i].chain = i + 1 < pool->node_count ? i + 1 : QUIRE__NONE;
+        pool->nodes[i].slot[QUIRE_TIER_DEVICE] = pool->nodes[i].slot[QUIRE_TIER_HOST] = QUIRE__NONE;
+    }
+    pool->free_node = 0;
+    for (int tier = 0; tier < QUIRE__TIERS; tier++)
+        pool->standing[tier][QUIRE__NOWHERE] = pool->node_count;
+
+cleanup:
+    if (status != QUIRE_OK)
+        quire__pool_close(pool, allocator);
+    return status;
+}
+
+void quire__pool_close(quire__pool *pool, const quire__allocator *allocator)
+{
+    for (int tier = QUIRE__TIERS - 1; tier >= 0; tier--) {
+        quire__memory_give(allocator, pool->free[tier]);
+        quire__memory_give(allocator, pool->owner[tier]);
+    }
+    quire__memory_give(allocator, pool->ticket);
+    quire__memory_give(allocator, pool->tokens);
+    quire__memory_give(allocator, pool->nodes);
+    *pool = (quire__pool){0};
+}
+
+uint32_t quire__pool_node_take(quire__pool *pool)
+{
+    uint32_t node = pool->free_node;
+    QUIRE__ASSERT(node != QUIRE__NONE); /* invariant 2 */
+    quire__node *record = &pool->nodes[node];
+    pool->free_node = record->chain;
+
+    uint32_t generation = record->generation;
+    *record = (quire__node){
+        .parent = QUIRE__NONE, .child = QUIRE__NONE, .older = QUIRE__NONE, .newer = QUIRE__NONE, .chain = QUIRE__NONE,
+        .slot = {QUIRE__NONE, QUIRE__NONE}, .domain = QUIRE__NONE, .generation = generation, .kind = QUIRE__KIND_OPEN,
+    };
+    return node;
+}
+
+void quire__pool_node_give(quire__pool *pool, uint32_t node)
+{
+    quire__node *record = &pool->nodes[node];
+    QUIRE__ASSERT(record->kind != QUIRE__KIND_FREE);
+    QUIRE__ASSERT(record->slot[QUIRE_TIER_DEVICE] == QUIRE__NONE);
+    QUIRE__ASSERT(record->slot[QUIRE_TIER_HOST] == QUIRE__NONE);
+    record->kind = QUIRE__KIND_FREE;
+    record->refs = 0;
+    record->generation++;
+    record->chain = pool->free_node;
+    pool->free_node = node;
+}
+
+quire_block quire__pool_handle(const quire__pool *pool, uint32_t node)
+{
+    if (node == QUIRE__NONE)
+        return 0;
+    return (quire_block)pool->nodes[node].generation << 32 | (node + 1);
+}
+
+uint32_t quire__pool_find(const quire__pool *pool, quire_block block)
+{
+    uint32_t node = (uint32_t)block - 1; /* 0 becomes QUIRE__NONE, past every node */
+    if (node >= pool->node_count)
+        return QUIRE__NONE;
+    const quire__node *record = &pool->nodes[node];
+    if (record->kind != QUIRE__KIND_SEALED || record->generation != (uint32_t)(block >> 32))
+        return QUIRE__NONE;
+    return node;
+}
+
+uint32_t quire__pool_slot_take(quire__pool *pool, quire_tier tier)
+{
+    if (pool->free_count[tier] == 0)
+        return QUIRE__NONE;
+    return pool->free[tier][--pool->free_count[tier]];
+}
+
+void quire__pool_slot_give(quire__pool *pool, quire_tier tier, uint32_t slot)
+{
+    QUIRE__ASSERT(slot < pool->total[tier]);
+    QUIRE__ASSERT(pool->free_count[tier] < pool->total[tier]);
+    if (pool->owner[tier][slot] == QUIRE__ORPHAN)
+        pool->orphans[tier]--;
+    pool->owner[tier][slot] = QUIRE__NONE;
+    pool->free[tier][pool->free_count[tier]++] = slot;
+}
+
+void quire__pool_attach(quire__pool *pool, uint32_t node, quire_tier tier, uint32_t slot, quire__residence state)
+{
+    quire__node *record = &pool->nodes[node];
+    QUIRE__ASSERT(record->slot[tier] == QUIRE__NONE);
+    QUIRE__ASSERT(pool->owner[tier][slot] == QUIRE__NONE);
+    record->slot[tier] = slot;
+    record->state[tier] = (uint8_t)state;
+    pool->owner[tier][slot] = node;
+    quire__pool_account(pool, node);
+}
+
+void quire__pool_detach(quire__pool *pool, uint32_t node, quire_tier tier)
+{
+    quire__node *record = &pool->nodes[node];
+    uint32_t slot = record->slot[tier];
+    QUIRE__ASSERT(slot != QUIRE__NONE);
+    QUIRE__ASSERT(pool->owner[tier][slot] == node);
+    bool in_flight = quire__pool_in_flight(record, tier);
+
+    record->slot[tier] = QUIRE__NONE;
+    record->state[tier] = QUIRE__ABSENT;
+    record->reads &= (uint8_t)~(tier == QUIRE_TIER_DEVICE ? QUIRE__READS_DEVICE : QUIRE__READS_HOST);
+    quire__pool_account(pool, node);
+    if (in_flight) {
+        pool->owner[tier][slot] = QUIRE__ORPHAN;
+        pool->orphans[tier]++;
+    } else {
+        quire__pool_slot_give(pool, tier, slot);
+    }
+}
+
+void quire__pool_transfer(quire__pool *pool, uint32_t from, uint32_t to)
+{
+    quire__node *giver = &pool->nodes[from];
+    uint32_t slot = giver->slot[QUIRE_TIER_DEVICE];
+    QUIRE__ASSERT(!quire__pool_in_flight(giver, QUIRE_TIER_DEVICE));
+    giver->slot[QUIRE_TIER_DEVICE] = QUIRE__NONE;
+    giver->state[QUIRE_TIER_DEVICE] = QUIRE__ABSENT;
+    quire__pool_account(pool, from);
+    pool->owner[QUIRE_TIER_DEVICE][slot] = QUIRE__NONE;
+    quire__pool_attach(pool, to, QUIRE_TIER_DEVICE, slot, QUIRE__RESIDENT);
+}
+
+bool quire__pool_in_flight(const quire__node *node, quire_tier tier)
+{
+    uint8_t reading = tier == QUIRE_TIER_DEVICE ? QUIRE__READS_DEVICE : QUIRE__READS_HOST;
+    return node->state[tier] == QUIRE__ARRIVING || (node->reads & reading) != 0;
+}
+
+quire__standing quire__pool_standing(const quire__node *node, quire_tier tier)
+{
+    if (node->slot[tier] == QUIRE__NONE)
+        return QUIRE__NOWHERE;
+    bool in_flight = quire__pool_in_flight(node, tier);
+    if (tier == QUIRE_TIER_HOST)
+        return in_flight ? QUIRE__LOOSE : QUIRE__CACHED;
+    if (node->kind == QUIRE__KIND_OPEN)
+        return QUIRE__OPEN;
+    if (node->refs > 0)
+        return node->state[tier] == QUIRE__ARRIVING ? QUIRE__EXPECTED : QUIRE__USED;
+    return in_flight ? QUIRE__LOOSE : QUIRE__CACHED;
+}
+
+void quire__pool_account(quire__pool *pool, uint32_t node)
+{
+    quire__node *record = &pool->nodes[node];
+    for (quire_tier tier = QUIRE_TIER_DEVICE; tier <= QUIRE_TIER_HOST; tier++) {
+        quire__standing standing = quire__pool_standing(record, tier);
+        pool->standing[tier][record->standing[tier]]--;
+        pool->standing[tier][standing]++;
+        record->standing[tier] = (uint8_t)standing;
+    }
+}
+
+bool quire__pool_balanced(const quire__pool *pool)
+{
+    for (int tier = 0; tier < QUIRE__TIERS; tier++) {
+        uint64_t sum = (uint64_t)pool->free_count[tier] + pool->orphans[tier];
+        for (int s = QUIRE__NOWHERE + 1; s < QUIRE__STANDINGS; s++)
+            sum += pool->standing[tier][s];
+        if (sum != pool->total[tier])
+            return false;
+    }
+    return true;
+}

@@ -1,0 +1,110 @@
+/* pool.h: nodes and slots. A node is a block's identity; a slot is a place for a block's bytes in one tier. */
+#ifndef QUIRE_POOL_H
+#define QUIRE_POOL_H
+
+#include <stdbool.h>
+
+#include "base/memory.h"
+#include "block/plan.h"
+#include "quire/quire.h"
+
+#define QUIRE__TIERS 2 /* indexed by quire_tier */
+
+typedef enum quire__kind {
+    QUIRE__KIND_FREE = 0,
+    QUIRE__KIND_OPEN,   /* being filled; not in the tree */
+    QUIRE__KIND_SEALED, /* full, immutable, in the tree */
+    QUIRE__KIND_DEAD    /* was sealed, its bytes never came back; out of the tree, kept for who still refers to it */
+} quire__kind;
+
+typedef enum quire__residence {
+    QUIRE__ABSENT = 0,
+    QUIRE__ARRIVING, /* a move in flight writes the slot */
+    QUIRE__RESIDENT,
+    QUIRE__SPOILED /* the move that should have written the slot failed, and was answered */
+} quire__residence;
+
+/* Moves in flight that read the node's slot of a tier. */
+enum { QUIRE__READS_DEVICE = 1, QUIRE__READS_HOST = 2 };
+
+/* What an occupied slot counts as. In the host tier only NOWHERE, CACHED and LOOSE occur. */
+typedef enum quire__standing {
+    QUIRE__NOWHERE = 0, /* the node has no slot there */
+    QUIRE__OPEN,
+    QUIRE__USED,
+    QUIRE__CACHED,   /* may be evicted once it is a leaf */
+    QUIRE__EXPECTED, /* arriving, and some sequence waits for it */
+    QUIRE__LOOSE,    /* a move in flight has it, and no sequence: evictable when the move ends */
+    QUIRE__STANDINGS
+} quire__standing;
+
+/* One cache line. Which fields mean something depends on the kind; see pool.c. */
+typedef struct quire__node {
+    uint32_t parent;              /* QUIRE__NONE: begins a prompt */
+    uint32_t child;               /* the newest */
+    uint32_t older, newer;        /* siblings */
+    uint32_t chain;               /* next of the same hash bucket; of a free node: the next free one */
+    uint32_t slot[QUIRE__TIERS];  /* QUIRE__NONE: absent */
+    uint32_t refs;                /* sequences whose table has it, and copies that read it in the open step */
+    uint32_t children[QUIRE__TIERS]; /* of its children, those that have a slot in the tier */
+    uint32_t hash;
+    uint32_t depth; /* blocks before it in its prompt */
+    uint32_t domain;
+    uint32_t generation;
+    uint8_t kind, reads;
+    uint8_t state[QUIRE__TIERS], standing[QUIRE__TIERS];
+    uint8_t unused[2];
+} quire__node;
+
+typedef struct quire__pool {
+    quire__node *nodes;
+    int32_t *tokens; /* [node][block_tokens] */
+    uint32_t block_tokens, node_count, free_node;
+
+    uint32_t total[QUIRE__TIERS];
+    uint32_t *owner[QUIRE__TIERS]; /* of a slot: its node, QUIRE__NONE (free) or QUIRE__ORPHAN */
+    uint32_t *free[QUIRE__TIERS];  /* stack */
+    uint32_t free_count[QUIRE__TIERS];
+    uint32_t orphans[QUIRE__TIERS];
+    uint32_t standing[QUIRE__TIERS][QUIRE__STANDINGS];
+    uint64_t *ticket; /* of a device slot: the last step that may touch it, as of its release */
+} quire__pool;
+
+#define QUIRE__ORPHAN (UINT32_MAX - 1) /* owner of a slot whose node is gone and whose move is still in flight */
+
+quire_status quire__pool_open(quire__pool *pool, const quire__allocator *allocator, uint32_t block_tokens,
+                              uint32_t device_slots, uint32_t host_slots);
+void quire__pool_close(quire__pool *pool, const quire__allocator *allocator);
+
+/* A node without a slot, of kind OPEN, refs 0. There is one whenever a slot of either tier is free. */
+uint32_t quire__pool_node_take(quire__pool *pool);
+/* The node must have no slot. Its handle is stale from here. */
+void quire__pool_node_give(quire__pool *pool, uint32_t node);
+quire_block quire__pool_handle(const quire__pool *pool, uint32_t node);
+/* The sealed node that a handle names, or QUIRE__NONE. */
+uint32_t quire__pool_find(const quire__pool *pool, quire_block block);
+
+/* QUIRE__NONE: no slot is free. The slot must be attached before anything else is asked of the pool. */
+uint32_t quire__pool_slot_take(quire__pool *pool, quire_tier tier);
+void quire__pool_slot_give(quire__pool *pool, quire_tier tier, uint32_t slot);
+/* Makes the node the slot's owner. */
+void quire__pool_attach(quire__pool *pool, uint32_t node, quire_tier tier, uint32_t slot, quire__residence state);
+/* Takes the slot from the node: back to the free ones, or, when a move in flight has it, an orphan until it ends. */
+void quire__pool_detach(quire__pool *pool, uint32_t node, quire_tier tier);
+/* Hands a slot that no move has from one node to another. */
+void quire__pool_transfer(quire__pool *pool, uint32_t from, uint32_t to);
+/* Brings the counts up to date after the node's kind, refs, state or reads changed. */
+void quire__pool_account(quire__pool *pool, uint32_t node);
+/* Whether a move in flight reads or writes the node's slot. */
+bool quire__pool_in_flight(const quire__node *node, quire_tier tier);
+/* What the node's slot counts as, worked out from the node itself. */
+quire__standing quire__pool_standing(const quire__node *node, quire_tier tier);
+/* free + every standing + orphans = total, in both tiers. */
+bool quire__pool_balanced(const quire__pool *pool);
+
+static inline int32_t *quire__pool_tokens(const quire__pool *pool, uint32_t node)
+{
+    return pool->tokens + (size_t)node * pool->block_tokens;
+}
+
+#endif

@@ -1,0 +1,269 @@
+/* prefix.c: the prefix tree.
+ *
+ *    domain 42 --child--> [the quick] --child--> [brown fox] --older--> [red fox] --older--> none
+ *                                                    ^                      |
+ *                                                    +------- newer --------+
+ *
+ * A node's tokens and its parent say which prompt prefix it is, and a match compares both: two different prompts never
+ * meet in one node, whatever the hash does. The hash only says where to look when the guess, the parent's newest
+ * child, is wrong. Its key keeps who chooses prompts from aiming at one bucket.
+ *
+ * Invariants
+ *  1. Exactly the sealed nodes are linked: among their parent's children (or their domain's, when they begin a prompt),
+ *     and in the bucket of their hash.
+ *  2. Siblings have different tokens. Who links a node has looked for its equal first.
+ *  3. A node's parent is linked for as long as the node is. (The caller's: a node goes before its parent.)
+ *  4. A domain exists while it has a sequence or a root. It is in the idle list when it has roots and no sequence, the
+ *     one that fell idle first at the old end.
+ */
+#include "block/prefix.h"
+
+#include "base/check.h"
+#include "base/hash.h"
+#include "base/status.h"
+
+static uint32_t power_of_two_from(uint32_t least)
+{
+    uint32_t power = 1;
+    while (power < least && power < UINT32_C(1) << 31)
+        power <<= 1;
+    return power;
+}
+
+static quire_status open_buckets(const quire__allocator *allocator, uint32_t least, const char *what,
+                                 uint32_t **buckets, uint32_t *mask)
+{
+    void *memory = NULL;
+    uint32_t count = power_of_two_from(least);
+    QUIRE__TRY(quire__memory_take(allocator, count, sizeof(uint32_t), what, &memory));
+    memset(memory, 0xff, (size_t)count * sizeof(uint32_t)); /* QUIRE__NONE */
+    *buckets = memory;
+    *mask = count - 1;
+    return QUIRE_OK;
+}
+
+quire_status quire__prefix_open(quire__prefix *prefix, const quire__allocator *allocator, quire__pool *pool,
+                                uint32_t max_domains, uint64_t key)
+{
+    prefix->pool = pool;
+    prefix->key = key;
+    prefix->max_domains = max_domains;
+
+    void *domains = NULL;
+    quire_status status = quire__memory_take(allocator, (size_t)max_domains + 1, sizeof(quire__domain), "domains",
+                                             &domains);
+    if (status != QUIRE_OK)
+        goto cleanup;
+    prefix->domains = domains;
+    status = open_buckets(allocator, max_domains, "the domain table", &prefix->domain_buckets, &prefix->domain_mask);
+    if (status != QUIRE_OK)
+        goto cleanup;
+    status = open_buckets(allocator, pool->node_count, "the prefix table", &prefix->buckets, &prefix->mask);
+    if (status != QUIRE_OK)
+        goto cleanup;
+
+    for (uint32_t i = 0; i < max_domains; i++) {
+        prefix->domains[i].child = QUIRE__NONE;
+        prefix->domains[i].chain = i + 1 < max_domains ? i + 1 : QUIRE__NONE;
+    }
+    prefix->free_domain = 0;
+    prefix->domains[max_domains].idle_older = prefix->domains[max_domains].idle_newer = max_domains;
+
+cleanup:
+    if (status != QUIRE_OK)
+        quire__prefix_close(prefix, allocator);
+    return status;
+}
+
+void quire__prefix_close(quire__prefix *prefix, const quire__allocator *allocator)
+{
+    quire__memory_give(allocator, prefix->buckets);
+    quire__memory_give(allocator, prefix->domain_buckets);
+    quire__memory_give(allocator, prefix->domains);
+    *prefix = (quire__prefix){0};
+}
+
+/* ---- domains ------------------------------------------------------------------------------------------------- */
+
+static uint32_t *domain_bucket(const quire__prefix *prefix, uint64_t value)
+{
+    uint64_t hash = quire__hash_tokens(prefix->key, value, NULL, 0);
+    return &prefix->domain_buckets[hash & prefix->domain_mask];
+}
+
+static void idle_insert(quire__prefix *prefix, uint32_t domain)
+{
+    quire__domain *head = &prefix->domains[prefix->max_domains];
+    prefix->domains[domain].idle_newer = prefix->max_domains;
+    prefix->domains[domain].idle_older = head->idle_older;
+    prefix->domains[head->idle_older].idle_newer = domain;
+    head->idle_older = domain;
+}
+
+static void idle_remove(quire__prefix *prefix, uint32_t domain)
+{
+    const quire__domain *record = &prefix->domains[domain];
+    prefix->domains[record->idle_newer].idle_older = record->idle_older;
+    prefix->domains[record->idle_older].idle_newer = record->idle_newer;
+}
+
+static void forget(quire__prefix *prefix, uint32_t domain)
+{
+    quire__domain *record = &prefix->domains[domain];
+    uint32_t *at = domain_bucket(prefix, record->value);
+    while (*at != domain)
+        at = &prefix->domains[*at].chain;
+    *at = record->chain;
+    record->chain = prefix->free_domain;
+    prefix->free_domain = domain;
+    prefix->domain_count--;
+}
+
+uint32_t quire__prefix_domain_find(const quire__prefix *prefix, uint64_t value)
+{
+    uint32_t domain = *domain_bucket(prefix, value);
+    while (domain != QUIRE__NONE && prefix->domains[domain].value != value)
+        domain = prefix->domains[domain].chain;
+    return domain;
+}
+
+uint32_t quire__prefix_domain_enter(quire__prefix *prefix, uint64_t value)
+{
+    uint32_t domain = quire__prefix_domain_find(prefix, value);
+    if (domain == QUIRE__NONE) {
+        domain = prefix->free_domain;
+        if (domain == QUIRE__NONE)
+            return QUIRE__NONE;
+        quire__domain *record = &prefix->domains[domain];
+        prefix->free_domain = record->chain;
+        uint32_t *bucket = domain_bucket(prefix, value);
+        *record = (quire__domain){.value = value, .child = QUIRE__NONE, .chain = *bucket};
+        *bucket = domain;
+        prefix->domain_count++;
+    } else if (prefix->domains[domain].sequences == 0) {
+        idle_remove(prefix, domain);
+    }
+    prefix->domains[domain].sequences++;
+    return domain;
+}
+
+void quire__prefix_domain_leave(quire__prefix *prefix, uint32_t domain)
+{
+    quire__domain *record = &prefix->domains[domain];
+    QUIRE__ASSERT(record->sequences > 0);
+    if (--record->sequences > 0)
+        return;
+    if (record->roots > 0)
+        idle_insert(prefix, domain);
+    else
+        forget(prefix, domain);
+}
+
+void quire__prefix_domain_share(quire__prefix *prefix, uint32_t domain)
+{
+    QUIRE__ASSERT(prefix->domains[domain].sequences > 0);
+    prefix->domains[domain].sequences++;
+}
+
+uint32_t quire__prefix_domain_idle(const quire__prefix *prefix)
+{
+    uint32_t oldest = prefix->domains[prefix->max_domains].idle_newer;
+    return oldest == prefix->max_domains ? QUIRE__NONE : oldest;
+}
+
+/* ---- nodes --------------------------------------------------------------------------------------------------- */
+
+uint64_t quire__prefix_hash(const quire__prefix *prefix, uint32_t domain, uint32_t parent, const int32_t *tokens)
+{
+    uint64_t from = parent == QUIRE__NONE ? UINT64_C(1) << 32 | domain : parent;
+    return quire__hash_tokens(prefix->key, from, tokens, prefix->pool->block_tokens);
+}
+
+uint32_t quire__prefix_lookup(const quire__prefix *prefix, uint32_t domain, uint32_t parent, const int32_t *tokens,
+                              uint64_t hash)
+{
+    const quire__pool *pool = prefix->pool;
+    uint32_t node = prefix->buckets[hash & prefix->mask];
+    for (; node != QUIRE__NONE; node = pool->nodes[node].chain) {
+        const quire__node *record = &pool->nodes[node];
+        if (record->hash == (uint32_t)hash && record->parent == parent && record->domain == domain &&
+            quire__tokens_equal(quire__pool_tokens(pool, node), tokens, pool->block_tokens))
+            break;
+    }
+    return node;
+}
+
+uint32_t quire__prefix_nearest(const quire__prefix *prefix, uint32_t domain, uint32_t parent, const int32_t *tokens,
+                               uint32_t count, uint32_t *common)
+{
+    const quire__pool *pool = prefix->pool;
+    uint32_t best = QUIRE__NONE, longest = 0;
+    uint32_t node = quire__prefix_newest(prefix, domain, parent);
+    for (int looks = 0; node != QUIRE__NONE && looks < QUIRE__PREFIX_NEAREST; looks++) {
+        const int32_t *theirs = quire__pool_tokens(pool, node);
+        uint32_t same = 0;
+        while (same < count && theirs[same] == tokens[same])
+            same++;
+        if (same > longest) {
+            longest = same;
+            best = node;
+        }
+        node = pool->nodes[node].older;
+    }
+    *common = longest;
+    return best;
+}
+
+void quire__prefix_link(quire__prefix *prefix, uint32_t node, uint32_t domain, uint32_t parent, uint64_t hash)
+{
+    quire__node *nodes = prefix->pool->nodes;
+    quire__node *record = &nodes[node];
+    uint32_t *head = parent == QUIRE__NONE ? &prefix->domains[domain].child : &nodes[parent].child;
+    QUIRE__ASSERT(record->kind == QUIRE__KIND_SEALED);
+
+    record->parent = parent;
+    record->domain = domain;
+    record->depth = parent == QUIRE__NONE ? 0 : nodes[parent].depth + 1;
+    record->child = QUIRE__NONE;
+    record->newer = QUIRE__NONE;
+    record->older = *head;
+    if (*head != QUIRE__NONE)
+        nodes[*head].newer = node;
+    *head = node;
+    if (parent == QUIRE__NONE)
+        prefix->domains[domain].roots++;
+
+    uint32_t *bucket = &prefix->buckets[hash & prefix->mask];
+    record->hash = (uint32_t)hash;
+    record->chain = *bucket;
+    *bucket = node;
+}
+
+void quire__prefix_unlink(quire__prefix *prefix, uint32_t node)
+{
+    quire__node *nodes = prefix->pool->nodes;
+    quire__node *record = &nodes[node];
+    uint32_t domain = record->domain;
+    QUIRE__ASSERT(record->child == QUIRE__NONE);
+
+    if (record->older != QUIRE__NONE)
+        nodes[record->older].newer = record->newer;
+    if (record->newer != QUIRE__NONE)
+        nodes[record->newer].older = record->older;
+    else if (record->parent != QUIRE__NONE)
+        nodes[record->parent].child = record->older;
+    else
+        prefix->domains[domain].child = record->older;
+
+    uint32_t *at = &prefix->buckets[record->hash & prefix->mask];
+    while (*at != node)
+        at = &nodes[*at].chain;
+    *at = record->chain;
+
+    if (record->parent == QUIRE__NONE && --prefix->domains[domain].roots == 0 &&
+        prefix->domains[domain].sequences == 0) {
+        idle_remove(prefix, domain);
+        forget(prefix, domain);
+    }
+    record->parent = record->older = record->newer = record->chain = QUIRE__NONE;
+}

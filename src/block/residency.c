@@ -1,0 +1,363 @@
+/* residency.c: which tier has a block's bytes, and what becomes of a block when it has them in none.
+ *
+ *                    seal                    release                 evict
+ *    (reserve) OPEN -----> SEALED, held  <--------------> cached  ----------> on the host only, or gone
+ *                             ^               hold           ^                        |
+ *                             |                              |                        | match
+ *                             +----------- arriving <--------|------------------------+
+ *                                restored     |   restored, nobody holds it
+ *                                             +---> DEAD, with all below it      (the restore failed)
+ *
+ * Invariants
+ *  1. A tier is prefix-closed: a block that has a slot in a tier begins a prompt, or its parent has one there too.
+ *     A lost slot therefore takes with it what is below (drop_host, drop_subtree).
+ *  2. Whoever refers to a block refers to its parent. So along a path references never increase, those that become
+ *     unreferenced by a release are its tail, and those that a match finds unreferenced are a tail as well.
+ *  3. The device's eviction order holds exactly the sealed nodes with a device slot and no reference, also those that
+ *     a move in flight has. Nodes enter it in one way only: by a release, a path at a time, its head the most recent.
+ *     Then every node in the order is older than those above it: when a node enters, whatever has a device slot below
+ *     it is unreferenced too (2) and so is in the order already, or enters with it, as older. And nothing above it can
+ *     be in the order yet, being referenced until then (2). Therefore the oldest is always a leaf of the device tier:
+ *     no search, and no check but an assertion.
+ *  4. The host's eviction order holds exactly the nodes with a host slot. A node enters it when its offload is planned,
+ *     just older than its parent, or as the most recent when it begins a prompt; and a path is moved to the recent end
+ *     always as a whole, from the root. Both keep a node older than those above it; the oldest is a leaf here too.
+ *  5. What a move in flight has is not given away: a victim like that means that there is no victim now. The answer
+ *     will come (book.h), so this is waiting, not hanging.
+ *  6. A DEAD node is out of the tree and of both orders, and keeps its device slot until the last reference is gone.
+ *     Only sequences that wait for it or for a block above it refer to it.
+ *
+ * A ticket is written when a slot is released, once, not in every step over the whole context: the last step that
+ * began is the last one that can have touched it.
+ */
+#include "block/residency.h"
+
+#include "base/check.h"
+
+void quire__residency_event(quire__book *book, quire_event_type type, quire_tier tier, uint32_t node)
+{
+    const quire__node *record = &book->pool.nodes[node];
+    quire__events_add(&book->events, (quire_event){
+        .type = type,
+        .tier = tier,
+        .block = quire__pool_handle(&book->pool, node),
+        .parent = quire__pool_handle(&book->pool, record->parent),
+        .domain = book->prefix.domains[record->domain].value,
+        .first_token = record->depth * book->config.block_tokens,
+    });
+}
+
+/* ---- references ---------------------------------------------------------------------------------------------- */
+
+void quire__residency_hold(quire__book *book, uint32_t node)
+{
+    quire__node *record = &book->pool.nodes[node];
+    QUIRE__ASSERT(record->kind == QUIRE__KIND_SEALED);
+    if (record->refs++ > 0)
+        return;
+    quire__evict_remove(&book->evict[QUIRE_TIER_DEVICE], node);
+    quire__pool_account(&book->pool, node);
+}
+
+/* Open and dead nodes: nobody can find them, so without a reference they are nothing. */
+static void discard(quire__book *book, uint32_t node)
+{
+    quire__pool *pool = &book->pool;
+    pool->ticket[pool->nodes[node].slot[QUIRE_TIER_DEVICE]] = book->step;
+    quire__pool_detach(pool, node, QUIRE_TIER_DEVICE);
+    quire__pool_node_give(pool, node);
+}
+
+void quire__residency_release(quire__book *book, const uint32_t *path, uint32_t count)
+{
+    quire__pool *pool = &book->pool;
+    uint32_t first = count;
+    for (uint32_t i = count; i-- > 0;) {
+        QUIRE__ASSERT(pool->nodes[path[i]].refs > 0);
+        if (--pool->nodes[path[i]].refs == 0) {
+            QUIRE__ASSERT(first == i + 1); /* invariant 2 */
+            first = i;
+        }
+    }
+
+    uint32_t sealed = first;
+    for (; sealed < count && pool->nodes[path[sealed]].kind == QUIRE__KIND_SEALED; sealed++) {
+        pool->ticket[pool->nodes[path[sealed]].slot[QUIRE_TIER_DEVICE]] = book->step;
+        quire__pool_account(pool, path[sealed]);
+    }
+    quire__evict_insert_path(&book->evict[QUIRE_TIER_DEVICE], path + first, sealed - first);
+    for (uint32_t i = count; i-- > sealed;)
+        discard(book, path[i]);
+}
+
+void quire__residency_touch_host(quire__book *book, const uint32_t *path, uint32_t count)
+{
+    uint32_t there = 0;
+    while (there < count && book->pool.nodes[path[there]].slot[QUIRE_TIER_HOST] != QUIRE__NONE)
+        there++;
+    quire__evict_remove_path(&book->evict[QUIRE_TIER_HOST], path, there);
+    quire__evict_insert_path(&book->evict[QUIRE_TIER_HOST], path, there);
+}
+
+/* ---- slots --------------------------------------------------------------------------------------------------- */
+
+void quire__residency_gain(quire__book *book, uint32_t node, quire_tier tier, uint32_t slot, quire__residence state)
+{
+    uint32_t parent = book->pool.nodes[node].parent;
+    quire__pool_attach(&book->pool, node, tier, slot, state);
+    if (parent != QUIRE__NONE)
+        book->pool.nodes[parent].children[tier]++;
+    if (state == QUIRE__RESIDENT)
+        quire__residency_event(book, QUIRE_EVENT_STORED, tier, node);
+}
+
+void quire__residency_lose(quire__book *book, uint32_t node, quire_tier tier)
+{
+    quire__node *record = &book->pool.nodes[node];
+    QUIRE__ASSERT(record->kind == QUIRE__KIND_SEALED);
+    QUIRE__ASSERT(record->children[tier] == 0);
+    if (tier == QUIRE_TIER_HOST || record->refs == 0)
+        quire__evict_remove(&book->evict[tier], node);
+    if (record->state[tier] == QUIRE__RESIDENT)
+        quire__residency_event(book, QUIRE_EVENT_REMOVED, tier, node);
+    quire__pool_detach(&book->pool, node, tier);
+    if (record->parent != QUIRE__NONE)
+        book->pool.nodes[record->parent].children[tier]--;
+
+    if (record->slot[QUIRE_TIER_DEVICE] == QUIRE__NONE && record->slot[QUIRE_TIER_HOST] == QUIRE__NONE) {
+        QUIRE__ASSERT(record->refs == 0);
+        quire__prefix_unlink(&book->prefix, node);
+        quire__pool_node_give(&book->pool, node);
+    }
+}
+
+uint32_t quire__residency_available(const quire__book *book)
+{
+    const quire__pool *pool = &book->pool;
+    return pool->free_count[QUIRE_TIER_DEVICE] + pool->standing[QUIRE_TIER_DEVICE][QUIRE__CACHED];
+}
+
+uint32_t quire__residency_moving(const quire__book *book)
+{
+    const quire__pool *pool = &book->pool;
+    return pool->orphans[QUIRE_TIER_DEVICE] + pool->standing[QUIRE_TIER_DEVICE][QUIRE__LOOSE];
+}
+
+/* The oldest node of a tier goes, when no move has it. */
+static bool evict_oldest(quire__book *book, quire_tier tier, uint32_t spare)
+{
+    uint32_t victim = quire__evict_victim(&book->evict[tier]);
+    if (victim == QUIRE__NONE || victim == spare)
+        return false;
+
+    if (book->pool.nodes[victim].standing[tier] != QUIRE__CACHED)
+        return false;
+    if (tier == QUIRE_TIER_DEVICE)
+        book->counters.evictions_device++;
+    else
+        book->counters.evictions_host++;
+    quire__residency_lose(book, victim, tier);
+    return true;
+}
+
+uint32_t quire__residency_device_slot(quire__book *book)
+{
+    if (book->pool.free_count[QUIRE_TIER_DEVICE] == 0 && !evict_oldest(book, QUIRE_TIER_DEVICE, QUIRE__NONE))
+        return QUIRE__NONE;
+    return quire__pool_slot_take(&book->pool, QUIRE_TIER_DEVICE);
+}
+
+uint32_t quire__residency_host_slot(quire__book *book, uint32_t spare)
+{
+    if (book->pool.free_count[QUIRE_TIER_HOST] == 0 && !evict_oldest(book, QUIRE_TIER_HOST, spare))
+        return QUIRE__NONE;
+    return quire__pool_slot_take(&book->pool, QUIRE_TIER_HOST);
+}
+
+/* ---- loss ---------------------------------------------------------------------------------------------------- */
+
+static uint32_t first_on_host(const quire__book *book, uint32_t sibling)
+{
+    const quire__node *nodes = book->pool.nodes;
+    while (sibling != QUIRE__NONE && nodes[sibling].slot[QUIRE_TIER_HOST] == QUIRE__NONE)
+        sibling = nodes[sibling].older;
+    return sibling;
+}
+
+static uint32_t deepest_on_host(const quire__book *book, uint32_t node)
+{
+    uint32_t below = first_on_host(book, book->pool.nodes[node].child);
+    for (; below != QUIRE__NONE; below = first_on_host(book, book->pool.nodes[below].child))
+        node = below;
+    return node;
+}
+
+/* The host has lost `top`: with it goes, from the host, all that is below. Leaves first. */
+static void drop_host(quire__book *book, uint32_t top)
+{
+    uint32_t node = deepest_on_host(book, top);
+    while (node != top) {
+        uint32_t parent = book->pool.nodes[node].parent;
+        uint32_t sibling = first_on_host(book, book->pool.nodes[node].older);
+        quire__residency_lose(book, node, QUIRE_TIER_HOST);
+        node = sibling == QUIRE__NONE ? parent : deepest_on_host(book, sibling);
+    }
+    quire__residency_lose(book, top, QUIRE_TIER_HOST);
+}
+
+/* Out of the tree. What a sequence still refers to stays as dead. */
+static void drop_leaf(quire__book *book, uint32_t node)
+{
+    quire__node *record = &book->pool.nodes[node];
+    bool held = record->refs > 0;
+    bool on_device = record->slot[QUIRE_TIER_DEVICE] != QUIRE__NONE;
+    if (record->slot[QUIRE_TIER_HOST] != QUIRE__NONE)
+        quire__residency_lose(book, node, QUIRE_TIER_HOST); /* the last of a node that is not on the device */
+    if (!on_device)
+        return;
+    if (!held) {
+        quire__residency_lose(book, node, QUIRE_TIER_DEVICE);
+        return;
+    }
+    if (record->state[QUIRE_TIER_DEVICE] == QUIRE__RESIDENT)
+        quire__residency_event(book, QUIRE_EVENT_REMOVED, QUIRE_TIER_DEVICE, node);
+    if (record->parent != QUIRE__NONE)
+        book->pool.nodes[record->parent].children[QUIRE_TIER_DEVICE]--;
+    quire__prefix_unlink(&book->prefix, node);
+    record->kind = QUIRE__KIND_DEAD;
+    quire__pool_account(&book->pool, node);
+}
+
+/* `top` and all below it leave the tree, leaves first. */
+static void drop_subtree(quire__book *book, uint32_t top)
+{
+    const quire__node *nodes = book->pool.nodes;
+    uint32_t node = top;
+    for (;;) {
+        while (nodes[node].child != QUIRE__NONE)
+            node = nodes[node].child;
+        uint32_t parent = nodes[node].parent;
+        drop_leaf(book, node);
+        if (node == top)
+            return;
+        node = parent;
+    }
+}
+
+/* The next node of a walk through the tree that leaves out what is below `node`. */
+static uint32_t after(const quire__book *book, uint32_t node)
+{
+    const quire__node *nodes = book->pool.nodes;
+    while (node != QUIRE__NONE && nodes[node].older == QUIRE__NONE)
+        node = nodes[node].parent;
+    return node == QUIRE__NONE ? QUIRE__NONE : nodes[node].older;
+}
+
+void quire__residency_clear(quire__book *book, uint32_t domain)
+{
+    const quire__node *nodes = book->pool.nodes;
+    uint32_t node = book->prefix.domains[domain].child;
+    while (node != QUIRE__NONE) {
+        uint32_t next = after(book, node);
+        if (nodes[node].refs == 0)
+            drop_subtree(book, node);
+        else if (nodes[node].child != QUIRE__NONE)
+            next = nodes[node].child;
+        node = next;
+    }
+}
+
+/* ---- answers ------------------------------------------------------------------------------------------------- */
+
+/* The move no longer reads the slot. True when it is still the node's. */
+static bool end_read(quire__book *book, quire_tier tier, uint32_t slot, uint32_t node)
+{
+    quire__pool *pool = &book->pool;
+    uint8_t reading = tier == QUIRE_TIER_DEVICE ? QUIRE__READS_DEVICE : QUIRE__READS_HOST;
+    if (pool->owner[tier][slot] == QUIRE__ORPHAN) {
+        quire__pool_slot_give(pool, tier, slot);
+        return false;
+    }
+    if (pool->owner[tier][slot] != node || !(pool->nodes[node].reads & reading)) {
+        QUIRE__ASSERT(book->holes);
+        return false;
+    }
+    pool->nodes[node].reads &= (uint8_t)~reading;
+    quire__pool_account(pool, node);
+    return true;
+}
+
+static void arrive(quire__book *book, uint32_t node, quire_tier tier)
+{
+    quire__node *record = &book->pool.nodes[node];
+    if (record->state[tier] != QUIRE__ARRIVING)
+        return; /* HOLE_ARRIVING called it resident before */
+    record->state[tier] = QUIRE__RESIDENT;
+    quire__pool_account(&book->pool, node);
+    quire__residency_event(book, QUIRE_EVENT_STORED, tier, node);
+}
+
+static void complete_offload(quire__book *book, const quire__move *move, bool ok)
+{
+    quire__pool *pool = &book->pool;
+    end_read(book, QUIRE_TIER_DEVICE, move->source, move->node);
+    uint32_t owner = pool->owner[QUIRE_TIER_HOST][move->destination];
+    if (owner == QUIRE__ORPHAN) {
+        quire__pool_slot_give(pool, QUIRE_TIER_HOST, move->destination);
+    } else if (owner >= pool->node_count) {
+        QUIRE__ASSERT(book->holes);
+    } else if (ok) {
+        arrive(book, owner, QUIRE_TIER_HOST);
+    } else {
+        pool->nodes[owner].state[QUIRE_TIER_HOST] = QUIRE__SPOILED;
+        drop_host(book, owner);
+    }
+}
+
+static void complete_restore(quire__book *book, const quire__move *move, bool ok)
+{
+    quire__pool *pool = &book->pool;
+    bool has_source = end_read(book, QUIRE_TIER_HOST, move->source, move->node);
+    uint32_t owner = pool->owner[QUIRE_TIER_DEVICE][move->destination];
+    if (owner == QUIRE__ORPHAN) {
+        quire__pool_slot_give(pool, QUIRE_TIER_DEVICE, move->destination);
+        if (!ok && has_source) /* the block came to the device in another way; its host copy is not to be trusted */
+            drop_host(book, move->node);
+        return;
+    }
+    if (owner >= pool->node_count) {
+        QUIRE__ASSERT(book->holes);
+        return;
+    }
+    if (ok && pool->nodes[owner].kind == QUIRE__KIND_SEALED) {
+        arrive(book, owner, QUIRE_TIER_DEVICE);
+        return;
+    }
+    pool->nodes[owner].state[QUIRE_TIER_DEVICE] = QUIRE__SPOILED;
+    quire__pool_account(pool, owner);
+    if (pool->nodes[owner].kind == QUIRE__KIND_SEALED)
+        drop_subtree(book, owner);
+}
+
+void quire__residency_complete(quire__book *book, const quire__move *move, bool ok)
+{
+    QUIRE__ASSERT(move->type == QUIRE__MOVE_OFFLOAD || move->type == QUIRE__MOVE_RESTORE);
+    if (move->type == QUIRE__MOVE_OFFLOAD)
+        complete_offload(book, move, ok);
+    else
+        complete_restore(book, move, ok);
+}
+
+/* As a failure, only that the move still has its slots: what is dropped leaves them behind as orphans. */
+void quire__residency_expire(quire__book *book, const quire__move *move)
+{
+    quire_tier tier = move->type == QUIRE__MOVE_OFFLOAD ? QUIRE_TIER_HOST : QUIRE_TIER_DEVICE;
+    uint32_t owner = book->pool.owner[tier][move->destination];
+    if (owner >= book->pool.node_count || book->pool.nodes[owner].kind != QUIRE__KIND_SEALED)
+        return; /* nobody waits for it */
+    QUIRE__ASSERT(book->holes || book->pool.nodes[owner].state[tier] == QUIRE__ARRIVING);
+    if (tier == QUIRE_TIER_HOST)
+        drop_host(book, owner);
+    else
+        drop_subtree(book, owner);
+}

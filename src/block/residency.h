@@ -1,0 +1,37 @@
+/* residency.h: which tier has a block's bytes. References, eviction, moves that end, blocks that are lost. */
+#ifndef QUIRE_RESIDENCY_H
+#define QUIRE_RESIDENCY_H
+
+#include "block/state.h"
+
+/* One reference more to a sealed node that has a device slot. */
+void quire__residency_hold(quire__book *book, uint32_t node);
+/* One reference less to each node of a path that runs downwards. Those that nobody refers to any more become cached
+ * (sealed ones) or are gone. */
+void quire__residency_release(quire__book *book, const uint32_t *path, uint32_t count);
+/* Counts a whole path, from its root, as used now in the host tier. */
+void quire__residency_touch_host(quire__book *book, const uint32_t *path, uint32_t count);
+
+/* Device slots that are free or can be made so by eviction. */
+uint32_t quire__residency_available(const quire__book *book);
+/* Of the slots that moves in flight have, those that become free or evictable when the moves end. */
+uint32_t quire__residency_moving(const quire__book *book);
+/* A free slot, evicting if need be. QUIRE__NONE: the next victim is a block that a move in flight has, or there is
+ * none. `spare` is not evicted from the host. */
+uint32_t quire__residency_device_slot(quire__book *book);
+uint32_t quire__residency_host_slot(quire__book *book, uint32_t spare);
+
+/* Gives a sealed node, linked in the tree, a place in a tier; the caller adds it to the tier's eviction order. */
+void quire__residency_gain(quire__book *book, uint32_t node, quire_tier tier, uint32_t slot, quire__residence state);
+/* A sealed node's slot is taken away; a node that is left with none is gone. */
+void quire__residency_lose(quire__book *book, uint32_t node, quire_tier tier);
+void quire__residency_event(quire__book *book, quire_event_type type, quire_tier tier, uint32_t node);
+
+/* Takes in the answer to an offload or a restore. */
+void quire__residency_complete(quire__book *book, const quire__move *move, bool ok);
+/* The answer is late: whoever waits for it goes on without, and the slots stay taken until the answer. */
+void quire__residency_expire(quire__book *book, const quire__move *move);
+/* Forgets every block of the domain that no sequence refers to. */
+void quire__residency_clear(quire__book *book, uint32_t domain);
+
+#endif

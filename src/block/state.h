@@ -1,0 +1,49 @@
+/* state.h: struct quire__book as its own parts see it. Outside block/ only book.h is included. */
+#ifndef QUIRE_BLOCK_STATE_H
+#define QUIRE_BLOCK_STATE_H
+
+#include "block/book.h"
+#include "block/events.h"
+#include "block/evict.h"
+#include "block/pool.h"
+#include "block/prefix.h"
+
+/* A sequence's blocks, from the root of its domain down. Sealed ones first; after them at most one that is open, or
+ * several while a step is writing them, or dead ones until the sequence has taken their loss in. */
+typedef struct quire__chain {
+    uint32_t *nodes; /* [max_blocks] */
+    int32_t *table;  /* [max_blocks]: device slots of the same */
+    uint32_t domain; /* index */
+    uint32_t blocks;
+    uint32_t length;  /* tokens; the last block may hold more than this sequence has of it */
+    uint32_t matched; /* of them, found by a match */
+    uint32_t ready;   /* blocks before this one are resident */
+    uint32_t changed; /* the first table entry that the reader has not seen */
+    uint32_t pending; /* tokens reserved in the open step; 0: not in a step */
+    uint32_t kept;    /* blocks before the reserve */
+    uint32_t source;  /* what the reserve copied its first block from, still referred to; or QUIRE__NONE */
+    bool open, named;
+} quire__chain;
+
+struct quire__book {
+    quire__book_config config;
+    quire__pool pool;
+    quire__prefix prefix;
+    quire__evict evict[QUIRE__TIERS];
+    quire__events events;
+
+    quire__chain *chains;
+    uint32_t *chain_nodes, *free_chains; /* free_chains is a stack */
+    int32_t *chain_tables;
+    uint32_t max_blocks;       /* of one sequence */
+    uint32_t free_chain_count;
+    uint32_t holders;          /* sequences with at least one block */
+
+    uint64_t step; /* the last one that began */
+    bool stepping;
+    uint32_t holes;
+    quire_stats counters; /* only those that count up */
+    uint32_t *scratch;    /* [nodes]: book_check's own */
+};
+
+#endif
