@@ -1,0 +1,358 @@
+/* cache.c: opening and closing, and the loop that takes in what the mover has finished. */
+#include "cache/cache.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/clock.h"
+#include "base/config.h"
+#include "base/log.h"
+#include "base/status.h"
+
+enum {
+    LEAST_WORK_TOKENS = 1024, /* work space of decode attention: so many (token, split) pairs at least */
+    LONGEST_SPLIT = 512
+};
+
+/* ---- sizes ------------------------------------------------------------------------------------------------- */
+
+static quire_status check_memory(quire_cache *cache, quire__memory kind, const char *variable, uint64_t bytes)
+{
+    uint64_t limit;
+
+    QUIRE__TRY(quire__device_memory_limit(cache->device, kind, &limit));
+    if (bytes > limit)
+        return quire__fail(QUIRE_ENOMEM, "%s asks for %llu bytes, but %s has %llu; give it at most that much", variable,
+                           (unsigned long long)bytes,
+                           kind == QUIRE__MEMORY_DEVICE ? quire__device_name(cache->device) : "this machine",
+                           (unsigned long long)limit);
+    return QUIRE_OK;
+}
+
+static quire_status size_slots(quire_cache *cache)
+{
+    quire_options *options = &cache->options;
+    uint64_t block = cache->layout.block_bytes;
+    uint64_t device_slots = options->device_bytes / block;
+    uint64_t host_slots = options->offload == QUIRE_OFFLOAD_NONE ? 0 : options->host_bytes / block;
+
+    if (device_slots < 2)
+        return quire__fail(QUIRE_EINVAL,
+                           "device_bytes is %llu, but a block of %u tokens takes %llu; give at least two blocks (%llu)",
+                           (unsigned long long)options->device_bytes, options->block_tokens, (unsigned long long)block,
+                           (unsigned long long)(2 * block));
+    QUIRE__TRY(check_memory(cache, QUIRE__MEMORY_DEVICE, "device_bytes", device_slots * block));
+    QUIRE__TRY(check_memory(cache, QUIRE__MEMORY_PINNED, "host_bytes", host_slots * block));
+    if (device_slots + host_slots > INT32_MAX / 2)
+        return quire__fail(QUIRE_EINVAL, "%llu blocks of %llu bytes are more than a cache can count (%d)",
+                           (unsigned long long)(device_slots + host_slots), (unsigned long long)block, INT32_MAX / 2);
+    cache->device_slots = (uint32_t)device_slots;
+    cache->host_slots = (uint32_t)host_slots;
+
+    uint64_t longest = device_slots * options->block_tokens;
+    if (options->max_seq_tokens == 0 || options->max_seq_tokens > longest)
+        options->max_seq_tokens = longest < INT32_MAX ? (uint32_t)longest : INT32_MAX;
+    options->device_bytes = device_slots * block;
+    options->host_bytes = host_slots * block;
+    return QUIRE_OK;
+}
+
+/* ---- parts ------------------------------------------------------------------------------------------------- */
+
+static quire_status take_options(quire_cache *cache, const quire_options *options)
+{
+    cache->options = *options;
+    QUIRE__TRY(quire__layout_make(&cache->layout, options));
+    cache->group = options->groups[0];
+    cache->group.dtype = cache->layout.dtype;
+    cache->group.query_heads = cache->layout.query_heads;
+    cache->options.groups = &cache->group;
+    snprintf(cache->policy_name, sizeof cache->policy_name, "%s", options->policy);
+    cache->options.policy = cache->policy_name;
+    if (options->hash_key == 0 &&
+        getrandom(&cache->options.hash_key, sizeof cache->options.hash_key, 0) != sizeof cache->options.hash_key)
+        return quire__fail(QUIRE_EDEVICE, "the system gave no random bytes for hash_key; set QUIRE_HASH_KEY");
+    return QUIRE_OK;
+}
+
+static quire_status open_device(quire_cache *cache)
+{
+    const quire_options *options = &cache->options;
+    quire__device_config config = {.threads = options->threads,
+                                   .deterministic = options->deterministic != 0,
+                                   .parallel = options->parallel,
+                                   .parallel_user = options->parallel_user};
+
+    QUIRE__TRY(quire__device_open(&cache->device, options->device, &config));
+    snprintf(cache->device_name, sizeof cache->device_name, "%s", quire__device_name(cache->device));
+    cache->options.device = cache->device_name;
+    return quire__device_stream_open(cache->device, &cache->stream);
+}
+
+/* The scales pass through pinned memory, as every copy to a device does. */
+static quire_status send_scales(quire_cache *cache)
+{
+    const quire__layout *layout = &cache->layout;
+    size_t count = (size_t)layout->layers * 2 * layout->kv_heads;
+    void *memory, *staging;
+
+    if (layout->dtype != QUIRE_DTYPE_FP8_E4M3)
+        return QUIRE_OK;
+    QUIRE__TRY(quire__device_alloc(cache->device, QUIRE__MEMORY_DEVICE, count * sizeof(float), &memory));
+    cache->scales = memory;
+    QUIRE__TRY(quire__device_alloc(cache->device, QUIRE__MEMORY_PINNED, count * sizeof(float), &staging));
+    for (size_t i = 0; i < count; i++)
+        ((float *)staging)[i] = cache->group.scales != NULL ? cache->group.scales[i] : 1.0f;
+    quire__copy copy = {.destination = cache->scales, .source = staging, .bytes = count * sizeof(float)};
+    quire_status status = quire__device_copy(cache->device, cache->stream, &copy, 1);
+    if (status == QUIRE_OK)
+        status = quire__device_stream_synchronize(cache->device, cache->stream);
+    quire__device_free(cache->device, QUIRE__MEMORY_PINNED, staging);
+    return status;
+}
+
+static quire_status open_memory(quire_cache *cache)
+{
+    const quire__layout *layout = &cache->layout;
+    uint32_t splits = (cache->options.max_seq_tokens + LONGEST_SPLIT - 1) / LONGEST_SPLIT;
+    uint32_t pairs = 2 * cache->options.max_sequences;
+    void *memory;
+
+    QUIRE__TRY(quire__device_alloc(cache->device, QUIRE__MEMORY_DEVICE,
+                                   (size_t)cache->device_slots * layout->block_bytes, &memory));
+    cache->arena = memory;
+    QUIRE__TRY(send_scales(cache));
+    cache->group.scales = NULL; /* the caller's array was lent for the call */
+    if (!quire__device_is_cuda(cache->device))
+        return QUIRE_OK; /* the host kernels need no work space */
+    pairs = pairs < LEAST_WORK_TOKENS ? LEAST_WORK_TOKENS : pairs;
+    pairs = pairs < splits ? splits : pairs;
+    cache->work_floats = (size_t)pairs * layout->query_heads * (layout->head_dim + 2);
+    QUIRE__TRY(quire__device_alloc(cache->device, QUIRE__MEMORY_DEVICE, cache->work_floats * sizeof(float), &memory));
+    cache->work = memory;
+    return QUIRE_OK;
+}
+
+static quire_status open_book(quire_cache *cache)
+{
+    const quire_options *options = &cache->options;
+    quire__book_config config = {.block_tokens = options->block_tokens,
+                                 .device_slots = cache->device_slots,
+                                 .host_slots = cache->host_slots,
+                                 .max_sequences = options->max_sequences,
+                                 .max_seq_tokens = options->max_seq_tokens,
+                                 .max_domains = options->max_domains,
+                                 .watermark_blocks = options->watermark_blocks,
+                                 .event_capacity = options->event_capacity,
+                                 .hash_key = options->hash_key,
+                                 .policy = options->policy,
+                                 .offload = options->offload == QUIRE_OFFLOAD_WRITE_THROUGH,
+                                 .allocator = cache->allocator};
+
+    return quire__book_open(&cache->book, &config);
+}
+
+static quire_status open_mover(quire_cache *cache)
+{
+    quire__mover_config config = {.device = cache->device,
+                                  .allocator = cache->allocator,
+                                  .arena = cache->arena,
+                                  .block_bytes = cache->layout.block_bytes,
+                                  .device_slots = cache->device_slots,
+                                  .host_slots = cache->host_slots,
+                                  .verify = cache->options.checksum == QUIRE_CHECKSUM_RESTORE,
+                                  .timeout_us = (uint64_t)cache->options.move_timeout_ms * 1000};
+
+    return quire__mover_open(&cache->mover, &config);
+}
+
+static uint32_t seq_blocks(const quire_options *options)
+{
+    return (options->max_seq_tokens - 1) / options->block_tokens + 1;
+}
+
+static quire_status open_tables(quire_cache *cache)
+{
+    const quire_options *options = &cache->options;
+    quire__tables_config config = {.device = cache->device,
+                                   .allocator = cache->allocator,
+                                   .max_rows = options->max_sequences,
+                                   .max_tokens = options->max_step_tokens,
+                                   .table_stride = seq_blocks(options),
+                                   .block_tokens = options->block_tokens,
+                                   .timeout_us = (uint64_t)options->move_timeout_ms * 1000};
+
+    return quire__tables_open(&cache->tables, &config);
+}
+
+static quire_status open_scratch(quire_cache *cache)
+{
+    const quire_options *options = &cache->options;
+    uint32_t moves = seq_blocks(options), sealed = options->max_step_tokens / options->block_tokens + 2;
+    void *memory;
+
+    QUIRE__TRY(quire__plan_open(&cache->moves, &cache->allocator, moves > sealed ? moves : sealed));
+    QUIRE__TRY(quire__plan_open(&cache->step.plan, &cache->allocator, options->max_sequences));
+    QUIRE__TRY(quire__memory_take(&cache->allocator, options->max_sequences, sizeof(quire__face), "sequences",
+                                  &memory));
+    cache->faces = memory;
+    for (uint32_t i = 0; i < options->max_sequences; i++)
+        cache->faces[i].generation = 1;
+    QUIRE__TRY(quire__memory_take(&cache->allocator, options->max_sequences, sizeof(quire__step_row), "step rows",
+                                  &memory));
+    cache->step.rows = memory;
+    QUIRE__TRY(quire__memory_take(&cache->allocator, options->max_sequences, sizeof(quire__row), "step rows",
+                                  &memory));
+    cache->step.sent = memory;
+    QUIRE__TRY(quire__memory_take(&cache->allocator, options->max_sequences, sizeof(quire__block_pair), "step copies",
+                                  &memory));
+    cache->step.pairs = memory;
+    cache->step.cache = cache;
+    return QUIRE_OK;
+}
+
+static quire_status cache_fill(quire_cache *cache, const quire_options *options)
+{
+    QUIRE__TRY(take_options(cache, options));
+    QUIRE__TRY(open_device(cache));
+    QUIRE__TRY(size_slots(cache));
+    QUIRE__TRY(open_memory(cache));
+    QUIRE__TRY(open_book(cache));
+    QUIRE__TRY(open_mover(cache));
+    QUIRE__TRY(open_tables(cache));
+    return open_scratch(cache);
+}
+
+/* ---- open, close ------------------------------------------------------------------------------------------- */
+
+quire_status quire_cache_open(quire_cache **out, const quire_options *options)
+{
+    void *memory;
+
+    if (out == NULL || options == NULL)
+        return quire__fail(QUIRE_EINVAL, "cache and options must not be NULL");
+    QUIRE__TRY(quire__config_validate(options));
+    quire__allocator allocator = quire__allocator_default;
+    if (options->alloc != NULL)
+        allocator = (quire__allocator){options->alloc, options->free, options->alloc_user};
+    QUIRE__TRY(quire__memory_take(&allocator, 1, sizeof(quire_cache), "cache", &memory));
+    quire_cache *cache = memory;
+    cache->allocator = allocator;
+    quire_status status = cache_fill(cache, options);
+    if (status != QUIRE_OK) {
+        quire_cache_close(cache);
+        return status;
+    }
+    quire__config_log(&cache->options);
+    *out = cache;
+    return QUIRE_OK;
+}
+
+static void close_device(quire_cache *cache)
+{
+    if (cache->device == NULL)
+        return;
+    quire__device_free(cache->device, QUIRE__MEMORY_DEVICE, cache->work);
+    quire__device_free(cache->device, QUIRE__MEMORY_DEVICE, cache->scales);
+    quire__device_free(cache->device, QUIRE__MEMORY_DEVICE, cache->arena);
+    if (cache->stream != NULL)
+        quire__device_stream_close(cache->device, cache->stream);
+    quire__device_close(cache->device);
+}
+
+void quire_cache_close(quire_cache *cache)
+{
+    if (cache == NULL)
+        return;
+    quire__allocator allocator = cache->allocator;
+
+    quire_step_cancel(&cache->step);
+    if (cache->stream != NULL)
+        (void)quire__device_stream_synchronize(cache->device, cache->stream);
+    quire__memory_give(&allocator, cache->step.pairs);
+    quire__memory_give(&allocator, cache->step.sent);
+    quire__memory_give(&allocator, cache->step.rows);
+    quire__memory_give(&allocator, cache->faces);
+    quire__plan_close(&cache->step.plan, &allocator);
+    quire__plan_close(&cache->moves, &allocator);
+    quire__tables_close(cache->tables);
+    quire__mover_close(cache->mover);
+    quire__book_close(cache->book);
+    close_device(cache);
+    quire__memory_give(&allocator, cache);
+}
+
+const quire_options *quire_cache_options(const quire_cache *cache)
+{
+    return &cache->options;
+}
+
+void *quire_cache_stream(quire_cache *cache)
+{
+    return cache->stream;
+}
+
+/* ---- moves ------------------------------------------------------------------------------------------------- */
+
+static void take_in_one(void *arg, const quire__move *move, quire__outcome outcome)
+{
+    quire_cache *cache = arg;
+
+    if (outcome == QUIRE__MOVE_LATE)
+        quire__book_expire(cache->book, move);
+    else
+        quire__book_complete(cache->book, move, outcome == QUIRE__MOVE_DONE);
+}
+
+void quire__cache_take_in(quire_cache *cache)
+{
+    quire__mover_poll(cache->mover, take_in_one, cache);
+}
+
+void quire__cache_start_moves(quire_cache *cache)
+{
+    quire__mover_start(cache->mover, &cache->moves);
+    cache->moves.count = 0;
+}
+
+quire_status quire__cache_pause(uint64_t deadline_us, const char *what)
+{
+    if (quire__clock_us() >= deadline_us)
+        return quire__fail(QUIRE_ETIMEOUT, "%s did not end in time", what);
+    quire__clock_sleep_us(20);
+    return QUIRE_OK;
+}
+
+quire_status quire_cache_poll(quire_cache *cache)
+{
+    if (cache == NULL)
+        return quire__fail(QUIRE_EINVAL, "cache must not be NULL");
+    quire__cache_take_in(cache);
+    return QUIRE_OK;
+}
+
+quire_status quire_cache_drain(quire_cache *cache, uint64_t timeout_us)
+{
+    uint64_t deadline = quire__clock_us() + timeout_us;
+    quire__mover_stats stats;
+
+    if (cache == NULL)
+        return quire__fail(QUIRE_EINVAL, "cache must not be NULL");
+    for (;;) {
+        quire__cache_take_in(cache);
+        quire__mover_stats_get(cache->mover, &stats);
+        if (stats.in_flight == 0)
+            return QUIRE_OK;
+        QUIRE__TRY(quire__cache_pause(deadline, "copies in flight"));
+    }
+}
+
+quire_status quire_cache_clear(quire_cache *cache)
+{
+    if (cache == NULL)
+        return quire__fail(QUIRE_EINVAL, "cache must not be NULL");
+    quire__cache_take_in(cache);
+    quire__book_clear(cache->book);
+    return QUIRE_OK;
+}

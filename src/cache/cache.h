@@ -1,0 +1,85 @@
+/* cache.h: the cache's inside, for the files of this folder.
+ *
+ *   quire.h calls -> sequence.c, step.c, compute.c, observe.c
+ *                        |  book   (decides)          |  tables (what kernels read)
+ *                        +---------- plan ----------> |  mover  (moves)  -> device
+ */
+#ifndef QUIRE_CACHE_H
+#define QUIRE_CACHE_H
+
+#include <stdbool.h>
+
+#include "block/book.h"
+#include "cache/layout.h"
+#include "cache/tables.h"
+#include "device/device.h"
+#include "move/mover.h"
+
+/* A sequence's public face: the book knows the rest under the same index. */
+typedef struct quire__face {
+    uint32_t generation; /* of the handle; rises at every close */
+    uint32_t last_row;   /* of the device's block table */
+    uint64_t owner;      /* of that row: never used twice */
+    bool open, in_step;
+} quire__face;
+
+typedef enum quire__step_state {
+    QUIRE__STEP_NONE, /* no step */
+    QUIRE__STEP_ADDING,
+    QUIRE__STEP_SUBMITTED
+} quire__step_state;
+
+typedef struct quire__step_row {
+    uint32_t seq; /* index */
+    uint32_t added;
+} quire__step_row;
+
+struct quire_step {
+    quire_cache *cache;
+    quire__step_state state;
+    uint64_t number; /* the ticket */
+    quire__stream *stream;
+    quire__step_row *rows; /* [max_sequences], in order of adding */
+    quire__row *sent;      /* [max_sequences], scratch of submit */
+    uint32_t row_count, tokens;
+    quire__plan plan;         /* copies, at most one a row */
+    quire__block_pair *pairs; /* the same, for the kernel */
+    quire_view view;
+};
+
+struct quire_cache {
+    quire_options options; /* resolved; strings and the group are our own */
+    quire_group group;
+    char device_name[32], policy_name[32];
+    quire__allocator allocator;
+    quire__layout layout;
+    uint32_t device_slots, host_slots;
+
+    quire__device *device;
+    quire__stream *stream; /* what NULL stands for */
+    unsigned char *arena;
+    float *scales; /* on the device; NULL unless FP8 */
+    float *work;   /* on the device: partial results of decode attention */
+    size_t work_floats;
+
+    quire__book *book;
+    quire__mover *mover;
+    quire__tables *tables;
+    quire__plan moves; /* scratch of match and commit */
+    quire__face *faces; /* [max_sequences] */
+    uint64_t next_owner, steps;
+    struct quire_step step;
+};
+
+/* Takes in what the mover has finished. */
+void quire__cache_take_in(quire_cache *cache);
+/* Starts what `cache->moves` holds and empties it. */
+void quire__cache_start_moves(quire_cache *cache);
+/* The index of an open sequence; QUIRE_ESTALE otherwise. */
+quire_status quire__cache_find(const quire_cache *cache, quire_seq seq, uint32_t *index);
+/* Waits a little for moves in flight; QUIRE_ETIMEOUT once `deadline_us` has passed. */
+quire_status quire__cache_pause(uint64_t deadline_us, const char *what);
+/* The end of a step, however it ended. */
+void quire__step_finish(quire_step *step);
+
+#endif

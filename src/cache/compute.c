@@ -1,0 +1,156 @@
+/* compute.c: quire_append and quire_attend: from a view to the arguments of a kernel. */
+#include "base/status.h"
+#include "cache/cache.h"
+
+enum {
+    DETERMINISTIC_SPLIT = 512, /* tokens of context a thread block, whatever the batch: one way to cut a context */
+    WANTED_BLOCKS = 1056       /* thread blocks that fill a large GPU (8 a multiprocessor of 132) */
+};
+
+static quire_status check_view(const quire_view *view, uint32_t layer, quire_cache **cache)
+{
+    if (view == NULL || view->owner == NULL)
+        return quire__fail(QUIRE_EINVAL, "view must come from quire_step_view");
+    quire_cache *owner = view->owner;
+    if (owner->step.state != QUIRE__STEP_SUBMITTED || view != &owner->step.view)
+        return quire__fail(QUIRE_ESTATE, "the view's step has ended");
+    if (layer >= view->layers)
+        return quire__fail(QUIRE_EINVAL, "layer is %u; the group has %u, counted from 0", layer, view->layers);
+    *cache = owner;
+    return QUIRE_OK;
+}
+
+static quire_status check_tensor(const quire_tensor *tensor, const char *name, uint32_t heads)
+{
+    if (tensor == NULL || tensor->data == NULL)
+        return quire__fail(QUIRE_EINVAL, "%s must not be NULL", name);
+    if (tensor->heads != heads)
+        return quire__fail(QUIRE_EINVAL, "%s.heads is %u; the group has %u", name, tensor->heads, heads);
+    if (tensor->dtype < QUIRE_DTYPE_F32 || tensor->dtype > QUIRE_DTYPE_BF16)
+        return quire__fail(QUIRE_EINVAL, "%s.dtype must be F32, F16 or BF16", name);
+    return QUIRE_OK;
+}
+
+static quire__pages pages_of(const quire_view *view, uint32_t layer)
+{
+    return (quire__pages){.arena = view->arena,
+                          .block_stride = view->block_stride,
+                          .layer_stride = view->layer_stride,
+                          .kv_stride = view->kv_stride,
+                          .head_stride = view->head_stride,
+                          .token_stride = view->token_stride,
+                          .block_tokens = (int32_t)view->block_tokens,
+                          .kv_heads = (int32_t)view->kv_heads,
+                          .head_dim = (int32_t)view->head_dim,
+                          .dtype = view->dtype,
+                          .scales = view->scales == NULL ? NULL : view->scales + (size_t)layer * 2 * view->kv_heads};
+}
+
+quire_status quire_append(const quire_view *view, uint32_t layer, const quire_tensor *k, const quire_tensor *v)
+{
+    quire_cache *cache = NULL;
+
+    QUIRE__TRY(check_view(view, layer, &cache));
+    QUIRE__TRY(check_tensor(k, "k", view->kv_heads));
+    QUIRE__TRY(check_tensor(v, "v", view->kv_heads));
+    quire__kernel_args args = {.append = {.pages = pages_of(view, layer),
+                                          .layer = (int32_t)layer,
+                                          .tokens = (int32_t)view->tokens,
+                                          .k = *k,
+                                          .v = *v,
+                                          .slots = view->slot_mapping}};
+    return quire__device_launch(cache->device, view->stream, QUIRE__KERNEL_APPEND, &args);
+}
+
+static int32_t round_up(int64_t value, int64_t unit)
+{
+    return (int32_t)((value + unit - 1) / unit * unit);
+}
+
+/* How much context one thread block takes. Deterministic: always the same. Otherwise short enough to fill the GPU. */
+static int32_t split_tokens(const quire_cache *cache, int32_t count, int32_t longest)
+{
+    int32_t unit = (int32_t)(cache->layout.block_tokens > 64 ? cache->layout.block_tokens : 64);
+    int64_t split = DETERMINISTIC_SPLIT;
+
+    if (!cache->options.deterministic) {
+        int64_t blocks_without_split = (int64_t)count * cache->layout.kv_heads;
+        int64_t splits = (WANTED_BLOCKS + blocks_without_split - 1) / blocks_without_split;
+        split = (longest + splits - 1) / splits;
+        split = split < 128 ? 128 : split;
+    }
+    return round_up(split, unit);
+}
+
+/* Decode attention over `count` tokens, in as many launches as the work space asks for. */
+static quire_status attend_decode(const quire_cache *cache, quire__stream *stream, quire__attend_args args)
+{
+    const int32_t *select = args.select;
+    int32_t first = args.first_token, count = args.count;
+    int64_t floats_a_split = (int64_t)args.query_heads * (args.pages.head_dim + 2);
+
+    args.split_tokens = split_tokens(cache, count, args.longest_context);
+    if (cache->work == NULL) { /* the host kernels need no work space, and take all tokens at once */
+        quire__kernel_args launch = {.attend = args};
+        return quire__device_launch(cache->device, stream, QUIRE__KERNEL_ATTEND_DECODE, &launch);
+    }
+    args.work = cache->work;
+    args.work_floats = (int64_t)cache->work_floats;
+    int64_t floats_a_token = (args.longest_context + args.split_tokens - 1) / args.split_tokens * floats_a_split;
+    int64_t at_once = args.work_floats / floats_a_token;
+    if (at_once < 1) { /* the work space holds a longest sequence cut the deterministic way, so this split is finer */
+        args.split_tokens = round_up(args.longest_context / (args.work_floats / floats_a_split) + 1,
+                                     args.split_tokens);
+        at_once = 1;
+    }
+    for (int32_t done = 0; done < count; done += args.count) {
+        int64_t left = count - done;
+        args.count = (int32_t)(left < at_once ? left : at_once);
+        args.select = select != NULL ? select + done : NULL;
+        args.first_token = first + done;
+        quire__kernel_args launch = {.attend = args};
+        QUIRE__TRY(quire__device_launch(cache->device, stream, QUIRE__KERNEL_ATTEND_DECODE, &launch));
+    }
+    return QUIRE_OK;
+}
+
+quire_status quire_attend(const quire_view *view, uint32_t layer, const quire_tensor *q, const quire_tensor *out,
+                          float scale)
+{
+    quire_cache *cache = NULL;
+
+    QUIRE__TRY(check_view(view, layer, &cache));
+    QUIRE__TRY(check_tensor(q, "q", view->query_heads));
+    QUIRE__TRY(check_tensor(out, "out", view->query_heads));
+    quire__attend_args args = {.pages = pages_of(view, layer),
+                               .layer = (int32_t)layer,
+                               .query_heads = (int32_t)view->query_heads,
+                               .scale = scale,
+                               .q = *q,
+                               .out = *out,
+                               .block_table = view->block_table,
+                               .table_stride = (int32_t)view->table_stride,
+                               .token_rows = view->token_rows,
+                               .positions = view->positions,
+                               .longest_context = (int32_t)view->longest_context};
+
+    /* On the GPU, decode and prefill kernels round differently; where bits must not depend on how a prompt was cut, every
+     * token takes the decode kernel. The host kernels agree by construction. */
+    if (cache->options.deterministic && quire__device_is_cuda(cache->device)) {
+        args.count = (int32_t)view->tokens;
+        return view->tokens > 0 ? attend_decode(cache, view->stream, args) : QUIRE_OK;
+    }
+    if (view->decodes > 0) {
+        args.select = view->decode_tokens;
+        args.count = (int32_t)view->decodes;
+        QUIRE__TRY(attend_decode(cache, view->stream, args));
+    }
+    if (view->tiles > 0) {
+        args.select = NULL;
+        args.tiles = view->tile_list;
+        args.count = (int32_t)view->tiles;
+        quire__kernel_args launch = {.attend = args};
+        QUIRE__TRY(quire__device_launch(cache->device, view->stream, QUIRE__KERNEL_ATTEND_PREFILL, &launch));
+    }
+    return QUIRE_OK;
+}

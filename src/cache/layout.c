@@ -1,0 +1,58 @@
+#include "cache/layout.h"
+
+#include "base/status.h"
+#include "device/host_ops.h"
+
+enum { BLOCK_ALIGNMENT = 256 };
+
+static quire_status check_group(const quire_group *group, quire_dtype dtype)
+{
+    if (group->layers < 1 || group->layers > 1024)
+        return quire__fail(QUIRE_EINVAL, "group.layers is %u; it must be 1..1024", group->layers);
+    if (group->kv_heads < 1 || group->kv_heads > 1024)
+        return quire__fail(QUIRE_EINVAL, "group.kv_heads is %u; it must be 1..1024", group->kv_heads);
+    if (group->head_dim < 8 || group->head_dim > 512 || group->head_dim % 8 != 0)
+        return quire__fail(QUIRE_EINVAL, "group.head_dim is %u; it must be a multiple of 8 in 8..512",
+                           group->head_dim);
+    if (group->query_heads % group->kv_heads != 0 || group->query_heads > 64 * 1024)
+        return quire__fail(QUIRE_EINVAL, "group.query_heads is %u; it must be a multiple of kv_heads (%u)",
+                           group->query_heads, group->kv_heads);
+    if (dtype < QUIRE_DTYPE_F32 || dtype > QUIRE_DTYPE_FP8_E4M3)
+        return quire__fail(QUIRE_EINVAL, "group.dtype is %d; it must be a quire_dtype", (int)dtype);
+    if (group->scales == NULL)
+        return QUIRE_OK;
+    if (dtype != QUIRE_DTYPE_FP8_E4M3)
+        return quire__fail(QUIRE_EINVAL, "group.scales is set, but the dtype is not fp8; leave it NULL");
+    for (uint32_t i = 0; i < group->layers * 2 * group->kv_heads; i++)
+        if (!(group->scales[i] > 0.0f && group->scales[i] <= 1e30f))
+            return quire__fail(QUIRE_EINVAL, "group.scales[%u] is %g; a scale must be positive and finite", i,
+                               (double)group->scales[i]);
+    return QUIRE_OK;
+}
+
+quire_status quire__layout_make(quire__layout *layout, const quire_options *options)
+{
+    if (options->groups == NULL || options->group_count == 0)
+        return quire__fail(QUIRE_EINVAL, "options.groups is empty; describe the model's layers in one quire_group");
+    if (options->group_count > 1)
+        return quire__fail(QUIRE_EUNSUPPORTED, "options.group_count is %u; this version takes exactly one group",
+                           options->group_count);
+    const quire_group *group = &options->groups[0];
+    quire_dtype dtype = group->dtype != 0 ? group->dtype : options->dtype;
+    QUIRE__TRY(check_group(group, dtype));
+
+    quire__layout made = {.dtype = dtype,
+                          .layers = group->layers,
+                          .kv_heads = group->kv_heads,
+                          .head_dim = group->head_dim,
+                          .query_heads = group->query_heads != 0 ? group->query_heads : group->kv_heads,
+                          .block_tokens = options->block_tokens};
+    made.token_stride = (int64_t)(made.head_dim * quire__dtype_bytes(dtype));
+    made.head_stride = made.token_stride * made.block_tokens;
+    made.kv_stride = made.head_stride * made.kv_heads;
+    made.layer_stride = made.kv_stride * 2;
+    size_t bytes = (size_t)made.layer_stride * made.layers;
+    made.block_bytes = (bytes + BLOCK_ALIGNMENT - 1) / BLOCK_ALIGNMENT * BLOCK_ALIGNMENT;
+    *layout = made;
+    return QUIRE_OK;
+}

@@ -1,0 +1,21 @@
+/* layout.h: the geometry of a block, from the options.
+ *
+ *   block   [layer][K,V][kv_head][token][head_dim], one contiguous page of all layers
+ *
+ * One piece a block is what copies, eviction and transfers want; attention kernels take the strides. */
+#ifndef QUIRE_LAYOUT_H
+#define QUIRE_LAYOUT_H
+
+#include "quire/quire.h"
+
+typedef struct quire__layout {
+    quire_dtype dtype;
+    uint32_t layers, kv_heads, head_dim, query_heads, block_tokens;
+    int64_t token_stride, head_stride, kv_stride, layer_stride; /* bytes */
+    size_t block_bytes;                                         /* a multiple of 256 */
+} quire__layout;
+
+/* QUIRE_EINVAL, QUIRE_EUNSUPPORTED: the text says which field of the group and what would be right. */
+quire_status quire__layout_make(quire__layout *layout, const quire_options *options);
+
+#endif

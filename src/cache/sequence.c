@@ -1,0 +1,140 @@
+#include "base/clock.h"
+#include "base/status.h"
+#include "cache/cache.h"
+
+quire_status quire__cache_find(const quire_cache *cache, quire_seq seq, uint32_t *index)
+{
+    uint32_t at = (uint32_t)seq - 1, generation = (uint32_t)(seq >> 32);
+
+    if ((uint32_t)seq == 0 || at >= cache->options.max_sequences)
+        return quire__fail(QUIRE_ESTALE, "0x%llx is no handle of a sequence; take one from quire_seq_open",
+                           (unsigned long long)seq);
+    if (!cache->faces[at].open || cache->faces[at].generation != generation)
+        return quire__fail(QUIRE_ESTALE, "sequence 0x%llx has been closed", (unsigned long long)seq);
+    *index = at;
+    return QUIRE_OK;
+}
+
+/* Gives the book's new sequence its public handle. */
+static quire_seq show(quire_cache *cache, uint32_t index)
+{
+    quire__face *face = &cache->faces[index];
+
+    face->open = true;
+    face->in_step = false;
+    face->last_row = QUIRE__NONE;
+    face->owner = ++cache->next_owner;
+    return (uint64_t)face->generation << 32 | (index + 1);
+}
+
+static quire_status find_idle(const quire_cache *cache, quire_seq seq, const char *what, uint32_t *index)
+{
+    QUIRE__TRY(quire__cache_find(cache, seq, index));
+    if (cache->faces[*index].in_step)
+        return quire__fail(QUIRE_ESTATE, "cannot %s a sequence that is in an open step; commit or cancel the step first",
+                           what);
+    return QUIRE_OK;
+}
+
+static quire_status check_tokens(const int32_t *tokens, size_t count)
+{
+    if (tokens == NULL && count > 0)
+        return quire__fail(QUIRE_EINVAL, "tokens is NULL but count is %zu", count);
+    return QUIRE_OK;
+}
+
+quire_status quire_seq_open(quire_cache *cache, const quire_seq_options *options, quire_seq *seq)
+{
+    uint32_t index = 0;
+
+    if (cache == NULL || seq == NULL)
+        return quire__fail(QUIRE_EINVAL, "cache and seq must not be NULL");
+    if (options != NULL && options->size != sizeof *options)
+        return quire__fail(QUIRE_EINVAL, "quire_seq_options.size is %zu; set it to sizeof(quire_seq_options), %zu",
+                           options->size, sizeof *options);
+    QUIRE__TRY(quire__book_seq_open(cache->book, options != NULL ? options->domain : 0, &index));
+    *seq = show(cache, index);
+    return QUIRE_OK;
+}
+
+quire_status quire_seq_match(quire_cache *cache, quire_seq seq, const int32_t *tokens, size_t count, quire_hit *hit)
+{
+    uint32_t index = 0;
+    quire_hit found;
+
+    QUIRE__TRY(find_idle(cache, seq, "match", &index));
+    QUIRE__TRY(check_tokens(tokens, count));
+    quire__cache_take_in(cache);
+    QUIRE__TRY(quire__book_seq_match(cache->book, index, tokens, count, &cache->moves, &found));
+    quire__cache_start_moves(cache);
+    if (hit != NULL)
+        *hit = found;
+    return QUIRE_OK;
+}
+
+quire_status quire_cache_probe(quire_cache *cache, uint64_t domain, const int32_t *tokens, size_t count,
+                               quire_hit *hit)
+{
+    if (cache == NULL || hit == NULL)
+        return quire__fail(QUIRE_EINVAL, "cache and hit must not be NULL");
+    QUIRE__TRY(check_tokens(tokens, count));
+    return quire__book_probe(cache->book, domain, tokens, count, hit);
+}
+
+quire_status quire_seq_wait(quire_cache *cache, quire_seq seq, uint64_t timeout_us)
+{
+    uint64_t deadline = quire__clock_us() + timeout_us;
+    uint32_t index = 0;
+
+    QUIRE__TRY(quire__cache_find(cache, seq, &index));
+    for (;;) {
+        quire__cache_take_in(cache);
+        if (quire__book_seq_ready(cache->book, index))
+            return QUIRE_OK;
+        QUIRE__TRY(quire__cache_pause(deadline, "the sequence's restore"));
+    }
+}
+
+quire_status quire_seq_get(quire_cache *cache, quire_seq seq, quire_seq_info *info)
+{
+    uint32_t index = 0;
+
+    QUIRE__TRY(quire__cache_find(cache, seq, &index));
+    if (info == NULL)
+        return quire__fail(QUIRE_EINVAL, "info must not be NULL");
+    quire__cache_take_in(cache);
+    (void)quire__book_seq_ready(cache->book, index);
+    quire__book_seq_get(cache->book, index, info);
+    return QUIRE_OK;
+}
+
+quire_status quire_seq_fork(quire_cache *cache, quire_seq seq, quire_seq *child)
+{
+    uint32_t index = 0, made = 0;
+
+    QUIRE__TRY(find_idle(cache, seq, "fork", &index));
+    if (child == NULL)
+        return quire__fail(QUIRE_EINVAL, "child must not be NULL");
+    QUIRE__TRY(quire__book_seq_fork(cache->book, index, &made));
+    *child = show(cache, made);
+    return QUIRE_OK;
+}
+
+quire_status quire_seq_truncate(quire_cache *cache, quire_seq seq, size_t length)
+{
+    uint32_t index = 0;
+
+    QUIRE__TRY(find_idle(cache, seq, "truncate", &index));
+    return quire__book_seq_truncate(cache->book, index, length);
+}
+
+quire_status quire_seq_close(quire_cache *cache, quire_seq seq)
+{
+    uint32_t index = 0;
+
+    QUIRE__TRY(find_idle(cache, seq, "close", &index));
+    quire__book_seq_close(cache->book, index);
+    cache->faces[index].open = false;
+    cache->faces[index].generation++;
+    return QUIRE_OK;
+}

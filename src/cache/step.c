@@ -1,0 +1,218 @@
+/* step.c: one forward pass.
+ *
+ *   begin     the stream is chained behind the last step
+ *   add       the book reserves blocks and plans copies-on-write; the bytes stay where they are
+ *   submit    tables and copies are enqueued; from here the device may run the step
+ *   commit    the step's end is marked on the stream, then the book seals full blocks and offloads start behind the mark
+ *   cancel    the mark as well (something may have been enqueued), then the book takes everything back
+ *
+ * Why a commit need not wait for the device: whoever reads a block sealed here does so in a later step, and steps are
+ * chained; an offload waits for the mark.
+ */
+#include "base/clock.h"
+#include "base/status.h"
+#include "cache/cache.h"
+
+quire_status quire_step_begin(quire_cache *cache, void *stream, quire_step **out)
+{
+    if (cache == NULL || out == NULL)
+        return quire__fail(QUIRE_EINVAL, "cache and step must not be NULL");
+    quire_step *step = &cache->step;
+    if (step->state != QUIRE__STEP_NONE)
+        return quire__fail(QUIRE_ESTATE, "a step is open already; commit or cancel it first");
+
+    quire__cache_take_in(cache);
+    step->stream = stream != NULL ? (quire__stream *)stream : cache->stream;
+    QUIRE__TRY(quire__mover_step_chain(cache->mover, step->stream));
+    step->number = ++cache->steps;
+    step->row_count = step->tokens = 0;
+    step->state = QUIRE__STEP_ADDING;
+    quire__book_step_begin(cache->book, step->number);
+    *out = step;
+    return QUIRE_OK;
+}
+
+static quire_status check_add(quire_step *step, quire_seq seq, size_t count, uint32_t *index)
+{
+    const quire_options *options;
+
+    if (step == NULL || step->state != QUIRE__STEP_ADDING)
+        return quire__fail(QUIRE_ESTATE, "quire_step_add needs a step that was begun and not submitted");
+    options = &step->cache->options;
+    QUIRE__TRY(quire__cache_find(step->cache, seq, index));
+    if (step->cache->faces[*index].in_step)
+        return quire__fail(QUIRE_ESTATE, "the sequence is in this step already; add all its tokens at once");
+    if (count == 0)
+        return quire__fail(QUIRE_EINVAL, "count is 0; a step computes at least one token of a sequence");
+    if (count > options->max_step_tokens - step->tokens)
+        return quire__fail(QUIRE_EINVAL, "%zu tokens do not fit this step: it has %u of max_step_tokens %u", count,
+                           step->tokens, options->max_step_tokens);
+    return QUIRE_OK;
+}
+
+/* Blocks whose copies are under way come back by themselves, so a cache that is full of them is worth waiting for. */
+static quire_status reserve(quire_step *step, uint32_t index, const int32_t *tokens, size_t count)
+{
+    quire_cache *cache = step->cache;
+    uint64_t deadline = quire__clock_us() + (uint64_t)cache->options.move_timeout_ms * 1000;
+
+    for (;;) {
+        uint32_t moving = 0;
+        quire_status status = quire__book_reserve(cache->book, index, tokens, count, &step->plan, &moving);
+        if (status != QUIRE_EFULL || moving == 0)
+            return status;
+        if (quire__cache_pause(deadline, "blocks whose copies are under way") != QUIRE_OK)
+            return status;
+        quire__cache_take_in(cache);
+    }
+}
+
+quire_status quire_step_add(quire_step *step, quire_seq seq, const int32_t *tokens, size_t count)
+{
+    uint32_t index = 0;
+
+    QUIRE__TRY(check_add(step, seq, count, &index));
+    quire_cache *cache = step->cache;
+    quire__cache_take_in(cache);
+    if (!quire__book_seq_ready(cache->book, index))
+        return quire__fail(QUIRE_EAGAIN, "the sequence's restore is still under way; run others, or quire_seq_wait");
+    QUIRE__TRY(reserve(step, index, tokens, count));
+    cache->faces[index].in_step = true;
+    step->rows[step->row_count++] = (quire__step_row){index, (uint32_t)count};
+    step->tokens += (uint32_t)count;
+    return QUIRE_OK;
+}
+
+static quire_status enqueue_copies(quire_step *step)
+{
+    quire_cache *cache = step->cache;
+
+    if (step->plan.count == 0)
+        return QUIRE_OK;
+    for (uint32_t i = 0; i < step->plan.count; i++)
+        step->pairs[i] = (quire__block_pair){(int32_t)step->plan.moves[i].source,
+                                             (int32_t)step->plan.moves[i].destination};
+    QUIRE__TRY(quire__tables_send_pairs(cache->tables, step->stream, step->pairs, step->plan.count));
+    quire__kernel_args args = {.block_copy = {.arena = cache->arena,
+                                              .block_stride = (int64_t)cache->layout.block_bytes,
+                                              .block_bytes = (int64_t)cache->layout.block_bytes,
+                                              .pairs = quire__tables_pairs(cache->tables),
+                                              .count = (int32_t)step->plan.count}};
+    return quire__device_launch(cache->device, step->stream, QUIRE__KERNEL_BLOCK_COPY, &args);
+}
+
+static void fill_geometry(quire_cache *cache, quire_step *step)
+{
+    const quire__layout *layout = &cache->layout;
+
+    step->view = (quire_view){.arena = cache->arena,
+                              .block_stride = (int64_t)layout->block_bytes,
+                              .layer_stride = layout->layer_stride,
+                              .kv_stride = layout->kv_stride,
+                              .head_stride = layout->head_stride,
+                              .token_stride = layout->token_stride,
+                              .blocks = cache->device_slots,
+                              .block_tokens = layout->block_tokens,
+                              .layers = layout->layers,
+                              .kv_heads = layout->kv_heads,
+                              .head_dim = layout->head_dim,
+                              .query_heads = layout->query_heads,
+                              .dtype = layout->dtype,
+                              .scales = cache->scales,
+                              .stream = step->stream,
+                              .owner = cache};
+}
+
+quire_status quire_step_submit(quire_step *step)
+{
+    if (step == NULL || step->state != QUIRE__STEP_ADDING)
+        return quire__fail(QUIRE_ESTATE, "quire_step_submit needs a step that was begun and not submitted");
+    quire_cache *cache = step->cache;
+
+    for (uint32_t i = 0; i < step->row_count; i++) {
+        quire__face *face = &cache->faces[step->rows[i].seq];
+        quire__row *row = &step->sent[i];
+        quire_seq_info info;
+        quire__book_seq_get(cache->book, step->rows[i].seq, &info);
+        row->blocks =
+            quire__book_seq_table(cache->book, step->rows[i].seq, &row->block_count, &row->changed, true);
+        row->owner = face->owner;
+        row->last_row = &face->last_row;
+        row->added = step->rows[i].added;
+        row->length = (uint32_t)info.length + row->added; /* reserved tokens count from the commit on */
+    }
+    fill_geometry(cache, step);
+    quire_status status = quire__tables_send(cache->tables, step->stream, step->sent, step->row_count, &step->view);
+    if (status == QUIRE_OK)
+        status = enqueue_copies(step);
+    if (status != QUIRE_OK) {
+        quire__tables_forget(cache->tables);
+        return status;
+    }
+    step->state = QUIRE__STEP_SUBMITTED;
+    return QUIRE_OK;
+}
+
+const quire_view *quire_step_view(quire_step *step, uint32_t group)
+{
+    return step != NULL && step->state == QUIRE__STEP_SUBMITTED && group == 0 ? &step->view : NULL;
+}
+
+quire_status quire_step_name(quire_step *step, quire_seq seq, const int32_t *tokens, size_t count)
+{
+    uint32_t index = 0;
+
+    if (step == NULL || step->state == QUIRE__STEP_NONE)
+        return quire__fail(QUIRE_ESTATE, "quire_step_name needs an open step");
+    QUIRE__TRY(quire__cache_find(step->cache, seq, &index));
+    if (!step->cache->faces[index].in_step)
+        return quire__fail(QUIRE_ESTATE, "the sequence is not in this step");
+    if (tokens == NULL)
+        return quire__fail(QUIRE_EINVAL, "tokens must not be NULL");
+    return quire__book_name(step->cache->book, index, tokens, count);
+}
+
+void quire__step_finish(quire_step *step)
+{
+    for (uint32_t i = 0; i < step->row_count; i++)
+        step->cache->faces[step->rows[i].seq].in_step = false;
+    quire__book_step_end(step->cache->book);
+    step->plan.count = 0;
+    step->row_count = step->tokens = 0;
+    step->state = QUIRE__STEP_NONE;
+}
+
+quire_status quire_step_commit(quire_step *step)
+{
+    if (step == NULL || step->state != QUIRE__STEP_SUBMITTED)
+        return quire__fail(QUIRE_ESTATE, "quire_step_commit needs a submitted step");
+    quire_cache *cache = step->cache;
+
+    for (uint32_t i = 0; i < step->row_count; i++)
+        if (!quire__book_named(cache->book, step->rows[i].seq))
+            return quire__fail(QUIRE_ESTATE, "row %u has tokens without a name; call quire_step_name first", i);
+    QUIRE__TRY(quire__mover_step_mark(cache->mover, step->number, step->stream));
+    quire__cache_take_in(cache);
+    for (uint32_t i = 0; i < step->row_count; i++) {
+        if (quire__plan_room(&cache->moves) < step->rows[i].added + 1)
+            quire__cache_start_moves(cache);
+        quire__book_commit(cache->book, step->rows[i].seq, &cache->moves);
+    }
+    quire__cache_start_moves(cache);
+    quire__step_finish(step);
+    return QUIRE_OK;
+}
+
+void quire_step_cancel(quire_step *step)
+{
+    if (step == NULL || step->state == QUIRE__STEP_NONE)
+        return;
+    quire_cache *cache = step->cache;
+
+    /* Unmarked, the step's slots could be given to a restore while its kernels still run. */
+    if (quire__mover_step_mark(cache->mover, step->number, step->stream) != QUIRE_OK)
+        (void)quire__device_stream_synchronize(cache->device, step->stream);
+    for (uint32_t i = step->row_count; i-- > 0;)
+        quire__book_cancel(cache->book, step->rows[i].seq);
+    quire__step_finish(step);
+}

@@ -1,0 +1,347 @@
+/* mover.c: plans become batches of asynchronous copies; batches become completions.
+ *
+ *   step stream   ---- step n ----|E(n)---- step n+1 ----|E(n+1)
+ *   offload                        \wait E(n)  [copies]|F    device to host, behind the step that wrote the blocks
+ *   restore        wait E(ticket)  [copies]|G                host to device, behind the last step that used the slots
+ *
+ * A direction is a ring of batches (one event each) over a ring of moves. A batch ends when its event has completed, and
+ * only then are its moves reported: the deciding half keeps both slots of a move until it hears of it, which is the
+ * fence between a copy and the next user of its slots. No stream ever waits for F or G: a sequence whose restore is
+ * under way is not scheduled until the CPU has seen G, because a restore that fails must become a miss.
+ *
+ * Invariants
+ *  1. A slot is in at most one move in flight as a destination (the deciding half's promise), so the ring of moves needs
+ *     room for no more than all the slots.
+ *  2. Events of steps lie in a ring of STEP_EVENTS. Steps are chained (a step's stream waits for the step before), so
+ *     E(m), m > n, implies E(n): a ticket that has left the ring may wait for the oldest event that is still in it.
+ *  3. A step that has not been marked yet cannot have touched a slot that was free or cached when it began, so a ticket
+ *     above the last mark may wait for the last mark.
+ */
+#include "move/mover.h"
+
+#include <string.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/status.h"
+
+enum { STEP_EVENTS = 16, BATCHES = 64 };
+
+typedef struct batch {
+    quire__event *event;
+    uint32_t count; /* moves, the next so many of the ring */
+    uint64_t deadline_us;
+    bool failed, late;
+} batch;
+
+typedef struct direction {
+    quire__stream *stream;
+    batch batches[BATCHES];
+    uint32_t first_batch, batch_count;
+    quire__move *moves; /* ring */
+    quire__copy *copies;
+    uint32_t first_move, move_count, capacity;
+} direction;
+
+struct quire__mover {
+    quire__mover_config config;
+    quire__host_tier host;
+    direction offload, restore;
+    quire__event *step_events[STEP_EVENTS];
+    uint64_t last_step; /* marked; 0: none */
+    quire__stream *last_stream;
+    quire__mover_stats stats;
+    uint32_t holes;
+};
+
+static void direction_close(quire__mover *mover, direction *way)
+{
+    quire__device *device = mover->config.device;
+
+    if (way->stream != NULL)
+        (void)quire__device_stream_synchronize(device, way->stream);
+    for (int i = 0; i < BATCHES; i++)
+        if (way->batches[i].event != NULL)
+            quire__device_event_close(device, way->batches[i].event);
+    if (way->stream != NULL)
+        quire__device_stream_close(device, way->stream);
+    quire__memory_give(&mover->config.allocator, way->moves);
+    quire__memory_give(&mover->config.allocator, way->copies);
+}
+
+static quire_status direction_open(quire__mover *mover, direction *way)
+{
+    const quire__allocator *allocator = &mover->config.allocator;
+    void *memory;
+
+    way->capacity = mover->config.device_slots + mover->config.host_slots;
+    QUIRE__TRY(quire__memory_take(allocator, way->capacity, sizeof(quire__move), "moves in flight", &memory));
+    way->moves = memory;
+    QUIRE__TRY(quire__memory_take(allocator, way->capacity, sizeof(quire__copy), "copy list", &memory));
+    way->copies = memory;
+    QUIRE__TRY(quire__device_stream_open(mover->config.device, &way->stream));
+    for (int i = 0; i < BATCHES; i++)
+        QUIRE__TRY(quire__device_event_open(mover->config.device, &way->batches[i].event));
+    return QUIRE_OK;
+}
+
+static quire_status mover_fill(quire__mover *mover)
+{
+    const quire__mover_config *config = &mover->config;
+
+    QUIRE__TRY(quire__host_tier_open(&mover->host, config->device, &config->allocator, config->host_slots,
+                                     config->block_bytes, config->verify));
+    QUIRE__TRY(direction_open(mover, &mover->offload));
+    QUIRE__TRY(direction_open(mover, &mover->restore));
+    for (int i = 0; i < STEP_EVENTS; i++)
+        QUIRE__TRY(quire__device_event_open(config->device, &mover->step_events[i]));
+    return QUIRE_OK;
+}
+
+quire_status quire__mover_open(quire__mover **out, const quire__mover_config *config)
+{
+    void *memory;
+
+    QUIRE__TRY(quire__memory_take(&config->allocator, 1, sizeof(quire__mover), "mover", &memory));
+    quire__mover *mover = memory;
+    mover->config = *config;
+    quire_status status = mover_fill(mover);
+    if (status != QUIRE_OK) {
+        quire__mover_close(mover);
+        return status;
+    }
+    *out = mover;
+    return QUIRE_OK;
+}
+
+void quire__mover_close(quire__mover *mover)
+{
+    if (mover == NULL)
+        return;
+    quire__allocator allocator = mover->config.allocator;
+
+    direction_close(mover, &mover->offload);
+    direction_close(mover, &mover->restore);
+    for (int i = 0; i < STEP_EVENTS; i++)
+        if (mover->step_events[i] != NULL)
+            quire__device_event_close(mover->config.device, mover->step_events[i]);
+    quire__host_tier_close(&mover->host, &allocator);
+    quire__memory_give(&allocator, mover);
+}
+
+quire_status quire__mover_step_mark(quire__mover *mover, uint64_t step, quire__stream *stream)
+{
+    QUIRE__ASSERT(step > mover->last_step);
+    QUIRE__TRY(quire__device_event_record(mover->config.device, mover->step_events[step % STEP_EVENTS], stream));
+    mover->last_step = step;
+    mover->last_stream = stream;
+    return QUIRE_OK;
+}
+
+/* Invariants 2 and 3. */
+static quire_status wait_for_step(quire__mover *mover, quire__stream *stream, uint64_t ticket)
+{
+    uint64_t step = ticket;
+
+    if (step > mover->last_step)
+        step = mover->last_step;
+    if (step + STEP_EVENTS <= mover->last_step)
+        step = mover->last_step - STEP_EVENTS + 1;
+    if (step == 0 || ticket == 0)
+        return QUIRE_OK;
+    return quire__device_stream_wait(mover->config.device, stream, mover->step_events[step % STEP_EVENTS]);
+}
+
+quire_status quire__mover_step_chain(quire__mover *mover, quire__stream *stream)
+{
+    if (mover->last_step == 0 || stream == mover->last_stream || (mover->holes & QUIRE__MOVER_HOLE_STEP_CHAIN))
+        return QUIRE_OK;
+    return wait_for_step(mover, stream, mover->last_step);
+}
+
+/* ---- starting ---------------------------------------------------------------------------------------------- */
+
+/* With the ring full, moves join the newest batch, whose event is then recorded again, further back. */
+static batch *batch_begin(quire__mover *mover, direction *way)
+{
+    if (way->batch_count < BATCHES) {
+        batch *next = &way->batches[(way->first_batch + way->batch_count) % BATCHES];
+        next->count = 0;
+        next->failed = next->late = false;
+        way->batch_count++;
+    }
+    batch *newest = &way->batches[(way->first_batch + way->batch_count - 1) % BATCHES];
+    newest->deadline_us = quire__clock_us() + mover->config.timeout_us;
+    return newest;
+}
+
+static void batch_add(direction *way, batch *into, const quire__move *move)
+{
+    QUIRE__ASSERT(way->move_count < way->capacity);
+    way->moves[(way->first_move + way->move_count) % way->capacity] = *move;
+    way->move_count++;
+    into->count++;
+}
+
+static quire__copy copy_of(const quire__mover *mover, const quire__move *move)
+{
+    bool restore = move->type == QUIRE__MOVE_RESTORE;
+    uint32_t device_slot = restore ? move->destination : move->source;
+    uint32_t host_slot = restore ? move->source : move->destination;
+    void *on_device = mover->config.arena + (size_t)device_slot * mover->config.block_bytes;
+    void *on_host = quire__host_tier_slot(&mover->host, host_slot);
+
+    return (quire__copy){.destination = restore ? on_device : on_host,
+                         .source = restore ? on_host : on_device,
+                         .bytes = mover->config.block_bytes};
+}
+
+/* What could not be enqueued in full is synchronised before it is reported, so that no copy of it runs later. */
+static void batch_enqueue(quire__mover *mover, direction *way, batch *what, uint32_t copies, uint64_t ticket)
+{
+    quire__device *device = mover->config.device;
+
+    if (what->failed)
+        return;
+    quire_status status = wait_for_step(mover, way->stream, ticket);
+    if (status == QUIRE_OK)
+        status = quire__device_copy(device, way->stream, way->copies, copies);
+    if (status == QUIRE_OK)
+        status = quire__device_event_record(device, what->event, way->stream);
+    if (status != QUIRE_OK) {
+        (void)quire__device_stream_synchronize(device, way->stream);
+        what->failed = true;
+    }
+}
+
+/* The moves of one type among moves[first, last), as one batch. */
+static batch *start_batch(quire__mover *mover, direction *way, const quire__plan *plan, quire__move_type type,
+                          uint32_t first, uint32_t last, bool failed)
+{
+    batch *what = NULL;
+    uint64_t ticket = 0;
+    uint32_t copies = 0;
+
+    for (uint32_t i = first; i < last; i++) {
+        const quire__move *move = &plan->moves[i];
+        if (move->type != type)
+            continue;
+        if (what == NULL)
+            what = batch_begin(mover, way);
+        way->copies[copies++] = copy_of(mover, move);
+        if (move->ticket > ticket)
+            ticket = move->ticket;
+        batch_add(way, what, move);
+    }
+    if (what == NULL)
+        return NULL;
+    if (failed)
+        what->failed = true;
+    uint32_t hole = type == QUIRE__MOVE_OFFLOAD ? QUIRE__MOVER_HOLE_OFFLOAD_AFTER_STEP
+                                                : QUIRE__MOVER_HOLE_RESTORE_AFTER_STEP;
+    batch_enqueue(mover, way, what, copies, mover->holes & hole ? 0 : ticket);
+    return what;
+}
+
+/* The restores of a plan are one chain, parents first: from the first corrupt block on, all of it is useless. */
+static uint32_t first_corrupt(quire__mover *mover, const quire__plan *plan)
+{
+    if (mover->holes & QUIRE__MOVER_HOLE_CHECKSUM)
+        return plan->count;
+    for (uint32_t i = 0; i < plan->count; i++) {
+        const quire__move *move = &plan->moves[i];
+        if (move->type == QUIRE__MOVE_RESTORE && !quire__host_tier_intact(&mover->host, move->source)) {
+            mover->stats.checksum_failures++;
+            return i;
+        }
+    }
+    return plan->count;
+}
+
+void quire__mover_start(quire__mover *mover, const quire__plan *plan)
+{
+    uint32_t intact = first_corrupt(mover, plan);
+
+    start_batch(mover, &mover->offload, plan, QUIRE__MOVE_OFFLOAD, 0, plan->count, false);
+    start_batch(mover, &mover->restore, plan, QUIRE__MOVE_RESTORE, 0, intact, false);
+    start_batch(mover, &mover->restore, plan, QUIRE__MOVE_RESTORE, intact, plan->count, true);
+}
+
+/* ---- ending ------------------------------------------------------------------------------------------------ */
+
+static void count_move(quire__mover *mover, const quire__move *move, bool done)
+{
+    quire__mover_stats *stats = &mover->stats;
+    uint64_t bytes = mover->config.block_bytes;
+
+    if (move->type == QUIRE__MOVE_OFFLOAD) {
+        stats->offloads += done;
+        stats->offload_bytes += done ? bytes : 0;
+        stats->offload_failures += !done;
+    } else {
+        stats->restores += done;
+        stats->restore_bytes += done ? bytes : 0;
+        stats->restore_failures += !done;
+    }
+}
+
+static void batch_report(quire__mover *mover, direction *way, const batch *what, quire__outcome outcome,
+                         quire__completion_fn fn, void *arg)
+{
+    for (uint32_t i = 0; i < what->count; i++) {
+        const quire__move *move = &way->moves[(way->first_move + i) % way->capacity];
+        if (outcome == QUIRE__MOVE_DONE && move->type == QUIRE__MOVE_OFFLOAD)
+            quire__host_tier_seal(&mover->host, move->destination);
+        if (outcome != QUIRE__MOVE_LATE)
+            count_move(mover, move, outcome == QUIRE__MOVE_DONE);
+        fn(arg, move, outcome);
+    }
+}
+
+/* The oldest batch of a direction; false: it has not ended, so neither has any after it. */
+static bool poll_oldest(quire__mover *mover, direction *way, quire__completion_fn fn, void *arg)
+{
+    batch *what = &way->batches[way->first_batch];
+    bool done = true;
+
+    if (!what->failed && !(mover->holes & QUIRE__MOVER_HOLE_COMPLETION) &&
+        quire__device_event_query(mover->config.device, what->event, &done) != QUIRE_OK)
+        what->failed = done = true;
+    if (!done) {
+        if (!what->late && quire__clock_us() > what->deadline_us) {
+            what->late = true;
+            batch_report(mover, way, what, QUIRE__MOVE_LATE, fn, arg);
+        }
+        return false;
+    }
+    batch_report(mover, way, what, what->failed ? QUIRE__MOVE_FAILED : QUIRE__MOVE_DONE, fn, arg);
+    way->first_move = (way->first_move + what->count) % way->capacity;
+    way->move_count -= what->count;
+    way->first_batch = (way->first_batch + 1) % BATCHES;
+    way->batch_count--;
+    return true;
+}
+
+void quire__mover_poll(quire__mover *mover, quire__completion_fn fn, void *arg)
+{
+    while (mover->offload.batch_count > 0 && poll_oldest(mover, &mover->offload, fn, arg))
+        continue;
+    while (mover->restore.batch_count > 0 && poll_oldest(mover, &mover->restore, fn, arg))
+        continue;
+}
+
+void quire__mover_stats_get(const quire__mover *mover, quire__mover_stats *stats)
+{
+    *stats = mover->stats;
+    stats->in_flight = mover->offload.move_count + mover->restore.move_count;
+}
+
+quire__host_tier *quire__mover_host_tier(quire__mover *mover)
+{
+    return &mover->host;
+}
+
+void quire__mover_set_holes(quire__mover *mover, uint32_t holes)
+{
+    mover->holes = holes;
+}

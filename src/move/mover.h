@@ -1,0 +1,62 @@
+/* mover.h: executes plans. Offloads and restores go out in batches, one stream a direction, so both can run at once;
+ * copies of blocks within the device run on the step's own stream. The mover never decides: what fails is reported.
+ *
+ * One thread at a time. */
+#ifndef QUIRE_MOVER_H
+#define QUIRE_MOVER_H
+
+#include "block/plan.h"
+#include "device/device.h"
+#include "move/host_tier.h"
+
+typedef struct quire__mover quire__mover;
+
+typedef struct quire__mover_config {
+    quire__device *device;
+    quire__allocator allocator;
+    unsigned char *arena;
+    size_t block_bytes; /* also the stride */
+    uint32_t device_slots, host_slots;
+    bool verify;
+    uint64_t timeout_us;
+} quire__mover_config;
+
+typedef struct quire__mover_stats {
+    uint64_t offloads, offload_bytes, offload_failures;
+    uint64_t restores, restore_bytes, restore_failures, checksum_failures;
+    uint32_t in_flight; /* moves */
+} quire__mover_stats;
+
+/* What became of a move. late: its time is up, but the copy may still be running, so its slots stay taken until the
+ * second and last call for the same move, with done or failed. */
+typedef enum quire__outcome { QUIRE__MOVE_DONE, QUIRE__MOVE_FAILED, QUIRE__MOVE_LATE } quire__outcome;
+typedef void (*quire__completion_fn)(void *arg, const quire__move *move, quire__outcome outcome);
+
+quire_status quire__mover_open(quire__mover **mover, const quire__mover_config *config);
+/* Waits for what is in flight. NULL is allowed. */
+void quire__mover_close(quire__mover *mover);
+
+/* The stream's work up to here belongs to `step`: moves with this ticket wait for it. Steps rise. */
+quire_status quire__mover_step_mark(quire__mover *mover, uint64_t step, quire__stream *stream);
+/* Work on `stream` from here on runs after the last marked step, whatever stream that was on. */
+quire_status quire__mover_step_chain(quire__mover *mover, quire__stream *stream);
+/* Starts the offloads and restores of a plan (copies are skipped). Whatever cannot even be started completes as failed
+ * at the next poll, so there is nothing to return. */
+void quire__mover_start(quire__mover *mover, const quire__plan *plan);
+/* Reports what has ended, oldest first in each direction. */
+void quire__mover_poll(quire__mover *mover, quire__completion_fn fn, void *arg);
+void quire__mover_stats_get(const quire__mover *mover, quire__mover_stats *stats);
+quire__host_tier *quire__mover_host_tier(quire__mover *mover);
+
+/* Tests only: drop one protection, to prove that the tests would see it missing. */
+typedef enum quire__mover_hole {
+    QUIRE__MOVER_HOLE_NONE = 0,
+    QUIRE__MOVER_HOLE_OFFLOAD_AFTER_STEP = 1, /* offload without waiting for the step that writes the block */
+    QUIRE__MOVER_HOLE_RESTORE_AFTER_STEP = 2, /* restore without waiting for the steps that use the slot */
+    QUIRE__MOVER_HOLE_COMPLETION = 4,         /* report a batch as done when it was only enqueued */
+    QUIRE__MOVER_HOLE_STEP_CHAIN = 8,         /* do not order a step's stream behind the step before */
+    QUIRE__MOVER_HOLE_CHECKSUM = 16           /* do not verify what comes back */
+} quire__mover_hole;
+void quire__mover_set_holes(quire__mover *mover, uint32_t holes);
+
+#endif
