@@ -1,0 +1,380 @@
+/* quire-infer: serves a GGUF model over a Quire cache, from the command line, a chat, or a file of requests. */
+#include "json_write.h"
+#include "requests.h"
+#include "session.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct arguments {
+    session_options session;
+    engine_request request; /* defaults of every request */
+    const char *prompt, *requests;
+    bool chat, json;
+} arguments;
+
+static const char help[] =
+    "Usage: quire-infer --model FILE.gguf (--prompt TEXT | --chat | --requests FILE.jsonl) [options]\n"
+    "\n"
+    "What to run\n"
+    "  --model FILE        the model, a GGUF file of the llama family (or the variable QUIRE_MODEL)\n"
+    "  --prompt TEXT       continue the text; with --chat: answer this one message\n"
+    "  --chat              talk: a line is a message, /new begins again, /exit or end of file ends\n"
+    "  --requests FILE     serve the requests of a file, one JSON object a line (- is standard input):\n"
+    "                      {\"prompt\": \"...\"} or {\"messages\": [{\"role\": \"user\", \"content\": \"...\"}]}, and\n"
+    "                      max_tokens, temperature, top_p, seed, domain, n, prune_every\n"
+    "\n"
+    "How to answer (for --requests: where a line says nothing else)\n"
+    "  --max-tokens N      generate at most N tokens (default 256)\n"
+    "  --temperature T     0: always the likeliest token (default); else sample\n"
+    "  --top-p P           sample among the likeliest tokens that sum to P (default 1)\n"
+    "  --seed N            of the sampling (default 0)\n"
+    "  --n N               answers a prompt, sharing its KV (default 1)\n"
+    "\n"
+    "Where and how\n"
+    "  --device NAME       host, cuda:N or auto (default: QUIRE_DEVICE, auto)\n"
+    "  --context N         longest sequence in tokens (default: the model's, or what fits the cache)\n"
+    "  --no-cache          take nothing from the cache: compute every prompt whole\n"
+    "  --json              write JSON, one line a request, then one of statistics\n"
+    "  --help, --version\n"
+    "\n"
+    "The cache itself is set by QUIRE_* variables (docs/variables.md), such as QUIRE_DEVICE_BYTES=1G.\n"
+    "Exit status: 0 all answered, 1 something failed, 2 the command line is wrong.\n";
+
+/* ---- the command line -------------------------------------------------------------------------------------- */
+
+static int parse_whole(const char *option, const char *text, uint64_t least, uint64_t most, uint64_t *out,
+                       infer_error *error)
+{
+    char *end;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end || errno || value < least || value > most)
+        return infer_fail(error, "--%s is \"%s\"; it must be a whole number from %" PRIu64 " to %" PRIu64, option,
+                          text, least, most);
+    *out = value;
+    return 0;
+}
+
+static int parse_real(const char *option, const char *text, double most, float *out, infer_error *error)
+{
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end || !(value >= 0 && value <= most))
+        return infer_fail(error, "--%s is \"%s\"; it must be a number from 0 to %g", option, text, most);
+    *out = (float)value;
+    return 0;
+}
+
+static int take_option(arguments *a, int option, const char *name, const char *value, infer_error *error)
+{
+    uint64_t whole = 0;
+    int status = 0;
+    switch (option) {
+    case 'm': a->session.model_path = value; break;
+    case 'p': a->prompt = value; break;
+    case 'c': a->chat = true; break;
+    case 'r': a->requests = value; break;
+    case 'd': a->session.device = value; break;
+    case 'N': a->session.engine.reuse = false; break;
+    case 'j': a->json = true; break;
+    case 'T': status = parse_real(name, value, 100, &a->request.sampling.temperature, error); break;
+    case 'P': status = parse_real(name, value, 1, &a->request.sampling.top_p, error); break;
+    case 's': status = parse_whole(name, value, 0, UINT64_MAX, &a->request.sampling.seed, error); break;
+    case 't':
+        status = parse_whole(name, value, 1, INT32_MAX, &whole, error);
+        a->request.most_tokens = (uint32_t)whole;
+        break;
+    case 'n':
+        status = parse_whole(name, value, 1, a->session.engine.most_running, &whole, error);
+        a->request.branches = (uint32_t)whole;
+        break;
+    case 'C':
+        status = parse_whole(name, value, 1, INT32_MAX, &whole, error);
+        a->session.context = (uint32_t)whole;
+        break;
+    default: status = infer_fail(error, "see quire-infer --help"); break; /* getopt has said what is wrong */
+    }
+    return status;
+}
+
+static int parse_arguments(int argc, char **argv, arguments *a, infer_error *error)
+{
+    static const struct option options[] = {
+        { "model", required_argument, NULL, 'm' },       { "prompt", required_argument, NULL, 'p' },
+        { "chat", no_argument, NULL, 'c' },              { "requests", required_argument, NULL, 'r' },
+        { "device", required_argument, NULL, 'd' },      { "no-cache", no_argument, NULL, 'N' },
+        { "json", no_argument, NULL, 'j' },              { "temperature", required_argument, NULL, 'T' },
+        { "top-p", required_argument, NULL, 'P' },       { "seed", required_argument, NULL, 's' },
+        { "max-tokens", required_argument, NULL, 't' },  { "n", required_argument, NULL, 'n' },
+        { "context", required_argument, NULL, 'C' },     { "help", no_argument, NULL, 'h' },
+        { "version", no_argument, NULL, 'v' },           { NULL, 0, NULL, 0 },
+    };
+    int option, index;
+    while ((option = getopt_long(argc, argv, "h", options, &index)) != -1) {
+        if (option == 'h' || option == 'v') {
+            if (option == 'h') fputs(help, stdout);
+            else puts(quire_version_string());
+            exit(0);
+        }
+        if (take_option(a, option, option == '?' ? "" : options[index].name, optarg, error)) return -1;
+    }
+    if (optind < argc) return infer_fail(error, "\"%s\" belongs to no option; see quire-infer --help", argv[optind]);
+    if (!a->session.model_path) a->session.model_path = getenv("QUIRE_MODEL");
+    if (!a->session.model_path || !*a->session.model_path)
+        return infer_fail(error, "no model: give --model FILE.gguf or set QUIRE_MODEL");
+    if (!a->prompt + !a->chat + !a->requests == 3 || (a->requests && (a->prompt || a->chat)))
+        return infer_fail(error, "one of --prompt, --chat and --requests is needed; see quire-infer --help");
+    if (a->requests && !requests_supported())
+        return infer_fail(error, "--requests needs cJSON (Debian: libcjson-dev), which this build lacks");
+    return 0;
+}
+
+/* ---- results ----------------------------------------------------------------------------------------------- */
+
+static void print_token(void *user, const engine_token *token)
+{
+    session *s = user;
+    if (token->branch != 0 || tokenizer_is_end(s->tokenizer, token->id)) return;
+    gguf_string text = tokenizer_decode(s->tokenizer, token->id);
+    fwrite(text.data, 1, text.length, stdout);
+    fflush(stdout);
+}
+
+/* The generated text; the caller frees it. NULL: no memory. */
+static char *output_text(const session *s, const engine_output *output, size_t *length)
+{
+    *length = 0;
+    for (size_t i = 0; i < output->count; i++) *length += tokenizer_decode(s->tokenizer, output->tokens[i]).length;
+    char *text = malloc(*length + 1), *end = text;
+    for (size_t i = 0; text && i < output->count; i++) {
+        gguf_string piece = tokenizer_decode(s->tokenizer, output->tokens[i]);
+        memcpy(end, piece.data, piece.length);
+        end += piece.length;
+    }
+    return text;
+}
+
+static void write_json_result(const session *s, uint32_t number, unsigned long line)
+{
+    static const char *const finishes[] = { "unfinished", "stop", "length", "failed" };
+    engine_result r = engine_result_of(s->engine, number);
+    json_writer json = { .file = stdout };
+    json_begin(&json, NULL, '{');
+    if (line) json_count(&json, "line", line);
+    if (r.error) json_string(&json, "error", r.error);
+    json_begin(&json, "outputs", '[');
+    for (uint32_t i = 0; i < r.outputs; i++) {
+        engine_output output = engine_output_of(s->engine, number, i);
+        size_t length;
+        char *text = output_text(s, &output, &length);
+        json_begin(&json, NULL, '{');
+        json_text(&json, "text", text ? text : "", text ? length : 0);
+        json_count(&json, "tokens", output.count);
+        json_real(&json, "log_probability", output.log_probability);
+        json_string(&json, "finish", finishes[output.finish]);
+        json_end(&json, '}');
+        free(text);
+    }
+    json_end(&json, ']');
+    json_count(&json, "prompt_tokens", r.prompt_tokens);
+    json_count(&json, "reused_device", r.device);
+    json_count(&json, "restored_host", r.host);
+    json_count(&json, "reused_partial", r.partial);
+    json_count(&json, "computed", r.computed);
+    json_count(&json, "preemptions", r.preemptions);
+    json_real(&json, "waited_s", r.waited_s);
+    json_real(&json, "first_token_s", r.first_token_s);
+    json_real(&json, "total_s", r.total_s);
+    json_end(&json, '}');
+    putchar('\n');
+}
+
+static void write_json_statistics(session *s)
+{
+    quire_stats stats = { .size = sizeof stats };
+    json_writer json = { .file = stdout };
+    if (quire_cache_stats(s->cache, &stats)) return;
+    json_begin(&json, NULL, '{');
+    json_string(&json, "version", quire_version_string());
+    json_string(&json, "device", quire_cache_options(s->cache)->device);
+    json_count(&json, "computed_tokens", stats.computed_tokens);
+    json_count(&json, "hit_tokens_device", stats.hit_tokens_device);
+    json_count(&json, "hit_tokens_host", stats.hit_tokens_host);
+    json_count(&json, "copies_on_write", stats.copies_on_write);
+    json_count(&json, "evictions_device", stats.evictions_device);
+    json_count(&json, "restores", stats.restores);
+    json_count(&json, "steps", stats.steps);
+    json_end(&json, '}');
+    putchar('\n');
+}
+
+static void write_text_result(const session *s, uint32_t number, unsigned long line)
+{
+    engine_result r = engine_result_of(s->engine, number);
+    for (uint32_t i = 0; i < r.outputs; i++) {
+        engine_output output = engine_output_of(s->engine, number, i);
+        size_t length;
+        char *text = output_text(s, &output, &length);
+        if (line) printf("[line %lu] ", line);
+        if (r.outputs > 1) printf("[%" PRIu32 "] ", i + 1);
+        if (text) fwrite(text, 1, length, stdout);
+        putchar('\n');
+        free(text);
+    }
+}
+
+/* ---- the three ways to run --------------------------------------------------------------------------------- */
+
+static int run_one(session *s, const arguments *a, token_list *tokens, infer_error *error)
+{
+    engine_request request = a->request;
+    uint32_t number;
+    request.tokens = tokens->ids;
+    request.count = tokens->count;
+    if (engine_submit(s->engine, &request, &number, error) || engine_run(s->engine, error)) return -1;
+    engine_result r = engine_result_of(s->engine, number);
+    if (r.error) return infer_fail(error, "%s", r.error);
+    if (a->json) {
+        write_json_result(s, number, 0);
+        write_json_statistics(s);
+    } else if (request.branches > 1) write_text_result(s, number, 0);
+    else putchar('\n');
+    return 0;
+}
+
+static int run_prompt(session *s, const arguments *a, infer_error *error)
+{
+    token_list tokens = { 0 };
+    chat_message message = { .role = "user", .content = a->prompt };
+    int status = a->chat ? prompt_from_messages(s->tokenizer, &s->chat, &message, 1, &tokens, error)
+                         : prompt_from_text(s->tokenizer, a->prompt, &tokens, error);
+    if (!status) status = run_one(s, a, &tokens, error);
+    token_list_free(&tokens);
+    return status;
+}
+
+static int chat_turn(session *s, const arguments *a, conversation *c, const char *line, infer_error *error)
+{
+    if (conversation_say(c, "user", line, error) || run_one(s, a, &c->tokens, error)) return -1;
+    engine_output output = engine_output_of(s->engine, 0, 0);
+    int status = conversation_answer(c, output.tokens, output.count, error);
+    engine_forget(s->engine);
+    return status;
+}
+
+static int run_chat(session *s, const arguments *a, infer_error *error)
+{
+    conversation c;
+    char *line = NULL;
+    size_t room = 0;
+    ssize_t length;
+    conversation_open(&c, s->tokenizer, &s->chat);
+    for (;;) {
+        if (!a->json) fputs("> ", stdout);
+        fflush(stdout);
+        if ((length = getline(&line, &room, stdin)) < 0) break;
+        while (length && (line[length - 1] == '\n' || line[length - 1] == '\r')) line[--length] = 0;
+        if (!strcmp(line, "/exit")) break;
+        bool again = !strcmp(line, "/new");
+        if (!again && *line && chat_turn(s, a, &c, line, error)) {
+            fprintf(stderr, "quire-infer: %s (the conversation begins again)\n", error->text);
+            again = true;
+        }
+        if (!again) continue;
+        engine_forget(s->engine);
+        conversation_close(&c);
+        conversation_open(&c, s->tokenizer, &s->chat);
+    }
+    free(line);
+    conversation_close(&c);
+    return 0;
+}
+
+/* Submits every good line; a bad one is reported with its number and the others go on. lines[number] is where request
+ * `number` stands. */
+static int submit_lines(session *s, const arguments *a, FILE *file, unsigned long **lines, uint32_t *count,
+                        unsigned long *bad, infer_error *failure)
+{
+    char *line = NULL;
+    size_t room = 0;
+    ssize_t length;
+    for (unsigned long at = 1; (length = getline(&line, &room, file)) >= 0; at++) {
+        infer_error error;
+        token_list tokens = { 0 };
+        engine_request request;
+        uint32_t number;
+        if (strspn(line, " \t\r\n") == (size_t)length) continue;
+        if (requests_parse(line, (size_t)length, s->tokenizer, s->has_chat ? &s->chat : NULL, &a->request, &tokens,
+                           &request, &error) ||
+            engine_submit(s->engine, &request, &number, &error)) {
+            fprintf(stderr, "quire-infer: %s:%lu: %s\n", a->requests, at, error.text);
+            ++*bad;
+        } else {
+            unsigned long *more = realloc(*lines, (number + 1) * sizeof *more);
+            if (!more) return infer_fail(failure, "no memory for the requests of %s", a->requests);
+            *lines = more;
+            (*lines)[number] = at;
+            *count = number + 1;
+        }
+        token_list_free(&tokens);
+    }
+    free(line);
+    return 0;
+}
+
+static int run_requests(session *s, const arguments *a, infer_error *error)
+{
+    unsigned long *lines = NULL, bad = 0;
+    uint32_t count = 0;
+    bool from_stdin = !strcmp(a->requests, "-");
+    FILE *file = from_stdin ? stdin : fopen(a->requests, "r");
+    if (!file) return infer_fail(error, "cannot read %s: %s", a->requests, strerror(errno));
+    int status = submit_lines(s, a, file, &lines, &count, &bad, error);
+    if (!from_stdin) fclose(file);
+    if (!status) status = engine_run(s->engine, error);
+    for (uint32_t i = 0; !status && i < count; i++) {
+        engine_result r = engine_result_of(s->engine, i);
+        if (r.error) {
+            fprintf(stderr, "quire-infer: %s:%lu: %s\n", a->requests, lines[i], r.error);
+            bad++;
+        }
+        if (a->json) write_json_result(s, i, lines[i]);
+        else if (!r.error) write_text_result(s, i, lines[i]);
+    }
+    if (a->json && !status) write_json_statistics(s);
+    free(lines);
+    if (!status && bad) return infer_fail(error, "%lu of the requests in %s failed", bad, a->requests);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    infer_error error = { "" };
+    static session s;
+    arguments a = { .request = { .most_tokens = 256, .branches = 1, .sampling = { .top_p = 1.0f } } };
+    session_defaults(&a.session);
+    if (parse_arguments(argc, argv, &a, &error)) {
+        fprintf(stderr, "quire-infer: %s\n", error.text);
+        return 2;
+    }
+    if (!a.json && !a.requests && a.request.branches == 1) {
+        a.session.engine.on_token = print_token;
+        a.session.engine.user = &s;
+    }
+    int status = session_open(&s, &a.session, &error);
+    if (!status && a.chat && !s.has_chat)
+        status = infer_fail(&error, "the model has no chat template that this example knows; use --prompt alone");
+    if (!status)
+        status = a.requests ? run_requests(&s, &a, &error)
+                 : a.prompt ? run_prompt(&s, &a, &error)
+                            : run_chat(&s, &a, &error);
+    if (status) fprintf(stderr, "quire-infer: %s\n", error.text);
+    session_close(&s);
+    return status ? 1 : 0;
+}
