@@ -1,0 +1,32 @@
+/* tiny_model.h: a Llama model of a few thousand random weights, as a GGUF file in memory, so that the whole engine can be
+ * tested in milliseconds and without a download. */
+#ifndef TEST_TINY_MODEL_H
+#define TEST_TINY_MODEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    TINY_VOCABULARY = 96,
+    TINY_WIDTH = 48,
+    TINY_HEADS = 6,
+    TINY_KV_HEADS = 2,
+    TINY_HEAD_DIM = 8,
+    TINY_FFN = 80, /* no multiple of a panel, so that padding is met */
+    TINY_LAYERS = 2,
+    TINY_CONTEXT = 512
+};
+
+/* What to make wrong. */
+typedef struct tiny_fault {
+    const char *architecture; /* NULL: "llama" */
+    const char *missing;      /* this tensor is left out */
+    const char *misshapen;    /* this one has a row too few */
+    const char *unknown;      /* a tensor of this name is added */
+    int separate_head;        /* 1: with output.weight */
+} tiny_fault;
+
+/* The caller frees the bytes. `fault` NULL: a good file. The same seed gives the same bytes. */
+uint8_t *tiny_model_bytes(uint64_t seed, const tiny_fault *fault, size_t *size);
+
+#endif

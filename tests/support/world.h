@@ -1,0 +1,34 @@
+/* world.h: a random inference server on the sim device that knows what every byte must be.
+ *
+ * The K and V of a token are a function of its domain and of all tokens up to it, as in a real model. Each step appends
+ * them with quire_append, reads them back twice on the step's stream - through quire_attend and byte by byte with the
+ * gather kernel - and compares with what that function says. Streams are synchronised only now and then, so the
+ * scheduler of the sim device has room for every legal order. */
+#ifndef QUIRE_TESTS_WORLD_H
+#define QUIRE_TESTS_WORLD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef struct world_options {
+    uint64_t seed;
+    const char *device; /* NULL: "sim:<seed>" */
+    uint32_t block_tokens, device_blocks, host_blocks;
+    uint32_t operations;
+    bool fail_copies;  /* some offloads and restores fail */
+    bool corrupt_host; /* some host blocks change behind the cache's back */
+    bool two_streams;  /* steps alternate between two streams */
+    uint32_t book_holes, mover_holes;
+    bool staging_hole;
+} world_options;
+
+typedef struct world_result {
+    char failure[256]; /* empty: all bytes were right */
+    uint64_t steps, tokens, restored_tokens, evictions, copies_on_write, restore_failures, checksum_failures,
+        deduplicated, offload_failures;
+} world_result;
+
+/* Runs it to the end or to the first wrong byte. Returns true when nothing was wrong. */
+bool world_run(const world_options *options, world_result *result);
+
+#endif

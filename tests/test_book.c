@@ -1,0 +1,966 @@
+/* The deciding half, one promise a test. Random behaviour is test_book_model.c's. */
+#include "support/testing.h"
+
+#include <string.h>
+
+#include "base/memory.h"
+#include "base/status.h"
+#include "block/state.h"
+
+enum { BLOCK = 4, MOVES = 64, TEXT = 64 };
+
+typedef struct desk {
+    quire__book *book;
+    quire__plan plan;
+    uint64_t step;
+} desk;
+
+static quire__book_config small_config(uint32_t device_slots, uint32_t host_slots)
+{
+    return (quire__book_config){
+        .block_tokens = BLOCK, .device_slots = device_slots, .host_slots = host_slots, .max_sequences = 8,
+        .max_seq_tokens = 64, .max_domains = 4, .event_capacity = 64, .hash_key = 5, .policy = "lru", .offload = true,
+        .allocator = quire__allocator_default,
+    };
+}
+
+static void open_desk(desk *d, const quire__book_config *config)
+{
+    *d = (desk){0};
+    assert_int_equal(quire__book_open(&d->book, config), QUIRE_OK);
+    assert_int_equal(quire__plan_open(&d->plan, &config->allocator, MOVES), QUIRE_OK);
+}
+
+static void close_desk(desk *d)
+{
+    assert_int_equal(quire__book_check(d->book), QUIRE_OK);
+    quire__plan_close(&d->plan, &quire__allocator_default);
+    quire__book_close(d->book);
+}
+
+static uint32_t open_seq(desk *d, uint64_t domain)
+{
+    uint32_t seq = QUIRE__NONE;
+    assert_int_equal(quire__book_seq_open(d->book, domain, &seq), QUIRE_OK);
+    return seq;
+}
+
+/* first, first + 1, ...: 64 tokens */
+static const int32_t *text(int32_t first)
+{
+    static int32_t tokens[4][TEXT];
+    static int turn;
+    turn = (turn + 1) % 4;
+    for (int32_t i = 0; i < TEXT; i++)
+        tokens[turn][i] = first + i;
+    return tokens[turn];
+}
+
+static void add(desk *d, uint32_t seq, const int32_t *tokens, size_t count)
+{
+    uint32_t moving = 0;
+    quire__book_step_begin(d->book, ++d->step);
+    assert_int_equal(quire__book_reserve(d->book, seq, tokens, count, &d->plan, &moving), QUIRE_OK);
+    quire__book_commit(d->book, seq, &d->plan);
+    quire__book_step_end(d->book);
+}
+
+/* Answers everything in the plan and empties it. */
+static void answer(desk *d, bool ok)
+{
+    for (uint32_t i = 0; i < d->plan.count; i++) {
+        if (d->plan.moves[i].type != QUIRE__MOVE_COPY)
+            quire__book_complete(d->book, &d->plan.moves[i], ok);
+    }
+    d->plan.count = 0;
+}
+
+static quire_hit match(desk *d, uint32_t seq, const int32_t *tokens, size_t count)
+{
+    quire_hit hit;
+    assert_int_equal(quire__book_seq_match(d->book, seq, tokens, count, &d->plan, &hit), QUIRE_OK);
+    return hit;
+}
+
+static quire_hit probe(desk *d, uint64_t domain, const int32_t *tokens, size_t count)
+{
+    quire_hit hit;
+    assert_int_equal(quire__book_probe(d->book, domain, tokens, count, &hit), QUIRE_OK);
+    return hit;
+}
+
+static quire_stats stats_of(desk *d)
+{
+    quire_stats stats = {0};
+    quire__book_stats(d->book, &stats);
+    return stats;
+}
+
+static int32_t slot_of(desk *d, uint32_t seq, uint32_t at)
+{
+    uint32_t blocks, changed;
+    const int32_t *table = quire__book_seq_table(d->book, seq, &blocks, &changed, false);
+    assert_true(at < blocks);
+    return table[at];
+}
+
+/* Computes, caches and offloads a text: afterwards no sequence is open. */
+static void cache_text(desk *d, uint64_t domain, const int32_t *tokens, size_t count)
+{
+    uint32_t seq = open_seq(d, domain);
+    match(d, seq, tokens, count);
+    quire_seq_info info;
+    answer(d, true);
+    quire__book_seq_get(d->book, seq, &info);
+    add(d, seq, tokens + info.length, count - info.length);
+    answer(d, true);
+    quire__book_seq_close(d->book, seq);
+}
+
+/* ---- matching ------------------------------------------------------------------------------------------------ */
+
+static void a_match_leaves_one_token_to_compute(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = small_config(8, 0);
+    open_desk(&d, &config);
+    cache_text(&d, 0, text(1), 12);
+    uint32_t seq = open_seq(&d, 0);
+    quire_hit hit = match(&d, seq, text(1), 12);
+    assert_int_equal(hit.tokens, 11);
+    assert_int_equal(hit.partial, 3);
+    assert_int_equal(hit.device, 11);
+    assert_int_equal(hit.ready, 1);
+    assert_int_equal(probe(&d, 0, text(1), 13).tokens, 12);
+    assert_int_equal(probe(&d, 0, text(1), 1).tokens, 0);
+    assert_int_equal(probe(&d, 0, NULL, 0).tokens, 0);
+    close_desk(&d);
+}
+
+static void a_block_is_invisible_until_it_is_committed(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = small_config(8, 0);
+    open_desk(&d, &config);
+    uint32_t seq = open_seq(&d, 0), moving;
+    quire__book_step_begin(d.book, ++d.step);
+    assert_int_equal(quire__book_reserve(d.book, seq, text(1), 8, &d.plan, &moving), QUIRE_OK);
+    assert_int_equal(probe(&d, 0, text(1), 9).tokens, 0);
+    quire__book_commit(d.book, seq, &d.plan);
+    assert_int_equal(probe(&d, 0, text(1), 9).tokens, 8);
+    quire__book_step_end(d.book);
+    close_desk(&d);
+}
+
+static void a_prompt_that_parts_inside_a_block_shares_its_start_by_copy(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = small_config(8, 0);
+    open_desk(&d, &config);
+    cache_text(&d, 0, text(1), 8);
+    int32_t other[10];
+    memcpy(other, text(1), sizeof(other));
+    other[6] = 500;
+    uint32_t seq = open_seq(&d, 0);
+    quire_hit hit = match(&d, seq, other, 10);
+    assert_int_equal(hit.tokens, 6);
+    assert_int_equal(hit.partial, 2);
+    int32_t shared = slot_of(&d, seq, 1);
+
+    uint32_t moving;
+    quire__book_step_begin(d.book, ++d.step);
+    assert_int_equal(quire__book_reserve(d.book, seq, other + 6, 4, &d.plan, &moving), QUIRE_OK);
+    assert_int_equal(d.plan.count, 1);
+    assert_int_equal(d.plan.moves[0].type, QUIRE__MOVE_COPY);
+    assert_int_equal(d.plan.moves[0].source, shared);
+    assert_int_equal(d.plan.moves[0].destination, slot_of(&d, seq, 1));
+    assert_int_not_equal(slot_of(&d, seq, 1), shared);
+    quire__book_commit(d.book, seq, &d.plan);
+    quire__book_step_end(d.book);
+    assert_int_equal(probe(&d, 0, text(1), 9).tokens, 8); /* the source is as it was */
+    assert_int_equal(probe(&d, 0, other, 10).tokens, 8);
+    assert_int_equal(stats_of(&d).copies_on_write, 1);
+    close_desk(&d);
+}
+
+static void domains_share_nothing(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = small_config(8, 8);
+    open_desk(&d, &config);
+    cache_text(&d, 1, text(1), 8);
+    assert_int_equal(probe(&d, 1, text(1), 9).tokens, 8);
+    assert_int_equal(probe(&d, 2, text(1), 9).tokens, 0);
+    uint32_t seq = open_seq(&d, 2);
+    assert_int_equal(match(&d, seq, text(1), 9).tokens, 0);
+    close_desk(&d);
+}
+
+static void a_probe_extends_no_lifetime(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = small_config(4, 0);
+    open_desk(&d, &config);
+    cache_text(&d, 0, text(100), 8);
+    cache_text(&d, 0, text(200), 8);
+    assert_int_equal(probe(&d, 0, text(100), 9).tokens, 8);
+    cache_text(&d, 0, text(300), 8);
+    assert_int_equal(probe(&d, 0, text(100), 9).tokens, 0);
+    assert_int_equal(probe(&d, 0, text(200), 9).tokens, 8);
+    close_desk(&d);
+}
+
+static void what_a_match_used_is_evicted_last_and_leaves_before_roots(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = small_config(6, 0);
+    open_desk(&d, &config);
+    cache_text(&d, 0, text(100), 12);
+    cache_text(&d, 0, text(200), 12);
+    uint32_t seq = open_seq(&d, 0);
+    match(&d, seq, text(100), 13);
+    quire__book_seq_close(d.book, seq);
+    cache_text(&d, 0, text(300), 8);
+    assert_int_equal(probe(&d, 0, text(100), 13).tokens, 12);
+    assert_int_equal(probe(&d, 0, text(200), 13).tokens, 4); /* its root is still there */
+    assert_int_equal(stats_of(&d).evictions_device, 2);
+    close_desk(&d);
+}
+
+/* ---- sharing ------------------------------------------------------------------------------------------------- */
+
+static void two_sequences_that_compute_the_same_block_end_up_with_one(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = small_config(8, 0);
+    open_desk(&d, &config);
+    uint32_t one = open_seq(&d, 0), two = open_seq(&d, 0), moving;
+    quire__book_step_begin(d.book, ++d.step);
+    assert_int_equal(quire__book_reserve(d.book, one, text(1), 5, &d.plan, &moving), QUIRE_OK);
+    assert_int_equal(quire__book_reserve(d.book, two, text(1), 6, &d.plan, &moving), QUIRE_OK);
+    uint32_t blocks, changed;
+    quire__book_seq_table(d.book, two, &blocks, &changed, true);
+    quire__book_commit(d.book, one, &d.plan);
+    quire__book_commit(d.book, two, &d.plan);
+    quire__book_step_end(d.book);
+    assert_int_equal(slot_of(&d, one, 0), slot_of(&d, two, 0));
+    assert_int_not_equal(slot_of(&d, one, 1), slot_of(&d, two, 1));
+    quire__book_seq_table(d.book, two, &blocks, &changed, false);
+    assert_int_equal(changed, 0);
+    quire_stats stats = stats_of(&d);
+    assert_int_equal(stats.blocks_sealed, 1);
+    assert_int_equal(stats.blocks_deduplicated, 1);
+    assert_int_equal(stats.device_free, 5);
+    close_desk(&d);
+}
+
+static void forks_share_until_one_writes_and_the_last_writes_in_place(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = small_config(8, 0);
+    open_desk(&d, &config);
+    uint32_t parent = open_seq(&d, 0), child;
+    add(&d, parent, text(1), 6);
+    assert_int_equal(quire__book_seq_fork(d.book, parent, &child), QUIRE_OK);
+    assert_int_equal(slot_of(&d, parent, 1), slot_of(&d, child, 1));
+    assert_int_equal(stats_of(&d).device_free, 6);
+    int32_t before = slot_of(&d, parent, 1);
+    add(&d, child, text(50), 1);
+    assert_int_equal(stats_of(&d).copies_on_write, 1);
+    assert_int_equal(slot_of(&d, parent, 1), before);
+    assert_int_not_equal(slot_of(&d, child, 1), before);
+    add(&d, parent, text(60), 1);
+    assert_int_equal(stats_of(&d).copies_on_write, 1);
+    assert_int_equal(slot_of(&d, parent, 1), before);
+    int32_t tokens[7];
+    quire__book_seq_tokens(d.book, child, 0, 7, tokens);
+    assert_memory_equal(tokens, text(1), 6 * sizeof(*tokens));
+    assert_int_equal(tokens[6], 50);
+    quire__book_seq_tokens(d.book, parent, 6, 1, tokens);
+    assert_int_equal(tokens[0], 60);
+    close_desk(&d);
+}
+
+static void a_truncated_sequence_copies_a_sealed_block_before_it_writes(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = small_config(8, 0);
+    open_desk(&d, &config);
+    uint32_t seq = open_seq(&d, 0);
+    add(&d, seq, text(1), 9);
+    assert_int_equal(quire__book_seq_truncate(d.book, seq, 10), QUIRE_EINVAL);
+    assert_int_equal(quire__book_seq_truncate(d.book, seq, 7), QUIRE_OK);
+    quire_seq_info info;
+    quire__book_seq_get(d.book, seq, &info);
+    assert_int_equal(info.length, 7);
+    assert_int_equal(info.blocks, 2);
+    add(&d, seq, text(70), 1);
+    assert_int_equal(stats_of(&d).copies_on_write, 1);
+    assert_int_equal(probe(&d, 0, text(1), 9).tokens, 8); /* what was rolled back can still be found */
+    close_desk(&d);
+}
+
+static void a_cancelled_step_leaves_every_sequence_as_before(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = small_config(8, 0);
+    open_desk(&d, &config);
+    uint32_t parent = open_seq(&d, 0), child, moving;
+    add(&d, parent, text(1), 6);
+    assert_int_equal(quire__book_seq_fork(d.book, parent, &child), QUIRE_OK);
+    int32_t before = slot_of(&d, child, 1);
+    quire__book_step_begin(d.book, ++d.step);
+    assert_int_equal(quire__book_reserve(d.book, child, NULL, 9, &d.plan, &moving), QUIRE_OK);
+    assert_false(quire__book_named(d.book, child));
+    assert_int_equal(quire__book_reserve(d.book, child, NULL, 1, &d.plan, &moving), QUIRE_ESTATE);
+    assert_int_equal(quire__book_seq_fork(d.book, child, &moving), QUIRE_ESTATE);
+    assert_int_equal(quire__book_seq_truncate(d.book, child, 0), QUIRE_ESTATE);
+    quire__book_cancel(d.book, child);
+    quire__book_step_end(d.book);
+    assert_int_equal(slot_of(&d, child, 1), before);
+    quire_seq_info info;
+    quire__book_seq_get(d.book, child, &info);
+    assert_int_equal(info.length, 6);
+    assert_int_equal(info.blocks, 2);
+    assert_int_equal(stats_of(&d).device_free, 6);
+    close_desk(&d);
+}
+
+/* ---- limits -------------------------------------------------------------------------------------------------- */
+
+static void a_full_arena_is_refused_with_the_numbers_and_changes_nothing(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = small_config(4, 0);
+    open_desk(&d, &config);
+    uint32_t one = open_seq(&d, 0), two = open_seq(&d, 0), moving = 9;
+    add(&d, one, text(1), 12);
+    quire__book_step_begin(d.book, ++d.step);
+    assert_int_equal(quire__book_reserve(d.book, two, text(100), 5, &d.plan, &moving), QUIRE_EFULL);
+    assert_int_equal(moving, 0);
+    assert_non_null(strstr(quire_error_text(), "2 blocks needed"));
+    assert_non_null(strstr(quire_error_text(), "1 are free"));
+    assert_non_null(strstr(quire_error_text(), "close or preempt"));
+    assert_int_equal(stats_of(&d).device_free, 1);
+    assert_int_equal(quire__book_reserve(d.book, two, text(100), 4, &d.plan, &moving), QUIRE_OK);
+    quire__book_commit(d.book, two, &d.plan);
+    quire__book_step_end(d.book);
+    close_desk(&d);
+}
+
+static void a_sequence_that_could_never_fit_is_told_so(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = small_config(4, 0);
+    open_desk(&d, &config);
+    uint32_t seq = open_seq(&d, 0), moving;
+    quire_hit hit;
+    assert_int_equal(quire__book_seq_match(d.book, seq, text(1), 17, &d.plan, &hit), QUIRE_ERANGE);
+    assert_int_equal(quire__book_probe(d.book, 0, text(1), 17, &hit), QUIRE_ERANGE);
+    assert_int_equal(quire__book_seq_match(d.book, seq, NULL, 3, &d.plan, &hit), QUIRE_EINVAL);
+    quire__book_step_begin(d.book, ++d.step);
+    assert_int_equal(quire__book_reserve(d.book, seq, text(1), 17, &d.plan, &moving), QUIRE_ERANGE);
+    assert_int_equal(quire__book_reserve(d.book, seq, text(1), SIZE_MAX, &d.plan, &moving), QUIRE_ERANGE);
+    assert_int_equal(quire__book_reserve(d.book, seq, text(1), 0, &d.plan, &moving), QUIRE_EINVAL);
+    assert_int_equal(quire__book_reserve(d.book, seq, text(1), 16, &d.plan, &moving), QUIRE_OK);
+    quire__book_commit(d.book, seq, &d.plan);
+    quire__book_step_end(d.book);
+    assert_int_equal(quire__book_reserve(d.book, seq, text(1), 1, &d.plan, &moving), QUIRE_ESTATE);
+    close_desk(&d);
+}
+
+static void the_watermark_holds_newcomers_back_but_never_one_that_is_alone(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = small_config(4, 0);
+    config.watermark_blocks = 2;
+    open_desk(&d, &config);
+    uint32_t one = open_seq(&d, 0), two = open_seq(&d, 0), moving;
+    add(&d, one, text(1), 4);
+    quire__book_step_begin(d.book, ++d.step);
+    assert_int_equal(quire__book_reserve(d.book, two, text(100), 8, &d.plan, &moving), QUIRE_EFULL);
+    assert_int_equal(quire__book_reserve(d.book, two, text(100), 4, &d.plan, &moving), QUIRE_OK);
+    quire__book_commit(d.book, two, &d.plan);
+    quire__book_step_end(d.book);
+    add(&d, one, text(5), 8); /* it runs already: the blocks that were kept are for it */
+    quire__book_seq_close(d.book, one);
+    quire__book_seq_close(d.book, two);
+    one = open_seq(&d, 0);
+    add(&d, one, text(200), 16);
+    close_desk(&d);
+}
+
+static void a_prompt_as_long_as_the_arena_can_be_served_again_and_again(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = small_config(4, 8);
+    config.watermark_blocks = 2;
+    open_desk(&d, &config);
+    for (int i = 0; i < 4; i++) {
+        if (i == 2)
+            cache_text(&d, 0, text(500), 16);
+        cache_text(&d, 0, text(1), 16); /* asserts that it never is told QUIRE_EFULL */
+    }
+    close_desk(&d);
+}
+
+static void a_domain_without_sequences_makes_room_for_a_new_one(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = small_config(16, 4);
+    config.max_domains = 2;
+    open_desk(&d, &config);
+    cache_text(&d, 10, text(1), 4);
+    cache_text(&d, 11, text(1), 4);
+    uint32_t a = open_seq(&d, 10), b = open_seq(&d, 12), c;
+    assert_int_equal(probe(&d, 10, text(1), 5).tokens, 4);
+    assert_int_equal(probe(&d, 11, text(1), 5).tokens, 0);
+    assert_int_equal(stats_of(&d).domains, 2);
+    assert_int_equal(quire__book_seq_open(d.book, 13, &c), QUIRE_EFULL);
+    assert_non_null(strstr(quire_error_text(), "max_domains"));
+    quire__book_seq_close(d.book, a);
+    quire__book_seq_close(d.book, b);
+    for (int i = 0; i < 8; i++)
+        a = open_seq(&d, 13);
+    assert_int_equal(quire__book_seq_open(d.book, 13, &c), QUIRE_EFULL);
+    assert_non_null(strstr(quire_error_text(), "max_sequences"));
+    assert_int_equal(quire__book_seq_fork(d.book, a, &c), QUIRE_EFULL);
+    close_desk(&d);
+}
+
+/* ---- the host tier ------------------------------------------------------------------------------------------- */
+
+/* Text 1 (8 tokens) on the host only, text 200 on the device. */
+static void open_evicted(desk *d, uint32_t device_slots)
+{
+    quire__book_config config = small_config(device_slots, 16);
+    open_desk(d, &config);
+    cache_text(d, 0, text(1), 8);
+    cache_text(d, 0, text(200), device_slots * BLOCK);
+    assert_int_equal(probe(d, 0, text(1), 9).host, 8);
+    assert_int_equal(probe(d, 0, text(1), 9).ready, 0);
+}
+
+static void an_evicted_block_comes_back_from_the_host(void **state)
+{
+    (void)state;
+    desk d;
+    open_evicted(&d, 4);
+    uint32_t seq = open_seq(&d, 0), moving;
+    quire_hit hit = match(&d, seq, text(1), 9);
+    assert_int_equal(hit.tokens, 8);
+    assert_int_equal(hit.host, 8);
+    assert_int_equal(hit.ready, 0);
+    assert_int_equal(d.plan.count, 2);
+    assert_false(quire__book_seq_ready(d.book, seq));
+    quire__book_step_begin(d.book, ++d.step);
+    assert_int_equal(quire__book_reserve(d.book, seq, text(9), 1, &d.plan, &moving), QUIRE_EAGAIN);
+    quire__book_step_end(d.book);
+    answer(&d, true);
+    assert_true(quire__book_seq_ready(d.book, seq));
+    add(&d, seq, text(9), 1);
+    assert_int_equal(stats_of(&d).hit_tokens_host, 8);
+    close_desk(&d);
+}
+
+static void a_restore_waits_for_the_last_step_that_used_its_slot(void **state)
+{
+    (void)state;
+    desk d;
+    open_evicted(&d, 4);
+    uint64_t used = d.step;
+    quire__book_step_begin(d.book, ++d.step);
+    quire__book_step_end(d.book);
+    match(&d, open_seq(&d, 0), text(1), 9);
+    assert_int_equal(d.plan.count, 2);
+    assert_int_equal(d.plan.moves[0].ticket, used);
+    answer(&d, true);
+    close_desk(&d);
+}
+
+static void a_failed_restore_is_a_miss_for_all_who_wait_for_it(void **state)
+{
+    (void)state;
+    desk d;
+    open_evicted(&d, 4);
+    uint32_t one = open_seq(&d, 0), two = open_seq(&d, 0), three;
+    match(&d, one, text(1), 9);
+    quire_hit hit = match(&d, two, text(1), 9);
+    assert_int_equal(hit.host, 8);
+    assert_int_equal(d.plan.count, 2);
+    assert_int_equal(quire__book_seq_fork(d.book, two, &three), QUIRE_OK);
+    quire__book_complete(d.book, &d.plan.moves[0], true);
+    quire__book_complete(d.book, &d.plan.moves[1], false);
+    d.plan.count = 0;
+    const uint32_t waiting[] = {one, two, three};
+    for (int i = 0; i < 3; i++) {
+        quire_seq_info info;
+        assert_true(quire__book_seq_ready(d.book, waiting[i]));
+        quire__book_seq_get(d.book, waiting[i], &info);
+        assert_int_equal(info.length, 4);
+    }
+    assert_int_equal(probe(&d, 0, text(1), 9).tokens, 4);
+    close_desk(&d);
+}
+
+static void a_late_restore_is_given_up_and_its_slots_are_kept_until_it_ends(void **state)
+{
+    (void)state;
+    desk d;
+    open_evicted(&d, 4);
+    uint32_t seq = open_seq(&d, 0);
+    match(&d, seq, text(1), 9);
+    uint64_t host_free = stats_of(&d).host_free;
+    for (uint32_t i = 0; i < 2; i++)
+        quire__book_expire(d.book, &d.plan.moves[i]);
+    assert_true(quire__book_seq_ready(d.book, seq));
+    quire_seq_info info;
+    quire__book_seq_get(d.book, seq, &info);
+    assert_int_equal(info.length, 0);
+    assert_int_equal(stats_of(&d).device_moving, 2);
+    assert_int_equal(stats_of(&d).host_free, host_free);
+    answer(&d, true);
+    assert_int_equal(stats_of(&d).device_moving, 0);
+    assert_int_equal(stats_of(&d).host_free, host_free + 2);
+    assert_int_equal(probe(&d, 0, text(1), 9).tokens, 0);
+    close_desk(&d);
+}
+
+static void a_block_computed_while_its_restore_runs_takes_the_restores_place(void **state)
+{
+    (void)state;
+    desk d;
+    open_evicted(&d, 8);
+    uint32_t waiting = open_seq(&d, 0), computing = open_seq(&d, 0);
+    match(&d, waiting, text(1), 5);
+    assert_int_equal(d.plan.count, 1);
+    quire__move restore = d.plan.moves[0];
+    d.plan.count = 0;
+    add(&d, computing, text(1), 4);
+    assert_int_equal(d.plan.count, 0); /* the host has it already */
+    assert_true(quire__book_seq_ready(d.book, waiting));
+    assert_int_equal(slot_of(&d, waiting, 0), slot_of(&d, computing, 0));
+    assert_int_not_equal(slot_of(&d, waiting, 0), restore.destination);
+    assert_int_equal(stats_of(&d).device_moving, 1);
+    quire__book_complete(d.book, &restore, false); /* the host copy is bad; the block is not */
+    assert_int_equal(probe(&d, 0, text(1), 6).device, 4);
+    assert_int_equal(stats_of(&d).device_moving, 0);
+    close_desk(&d);
+}
+
+static void what_an_offload_reads_is_not_evicted_and_full_says_wait(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = small_config(2, 4);
+    open_desk(&d, &config);
+    uint32_t seq = open_seq(&d, 0), moving = 0;
+    add(&d, seq, text(1), 8);
+    quire__book_seq_close(d.book, seq);
+    assert_int_equal(d.plan.count, 2);
+    seq = open_seq(&d, 0);
+    quire__book_step_begin(d.book, ++d.step);
+    assert_int_equal(quire__book_reserve(d.book, seq, text(100), 1, &d.plan, &moving), QUIRE_EFULL);
+    assert_int_equal(moving, 2);
+    answer(&d, true);
+    assert_int_equal(quire__book_reserve(d.book, seq, text(100), 1, &d.plan, &moving), QUIRE_OK);
+    quire__book_cancel(d.book, seq);
+    quire__book_step_end(d.book);
+    close_desk(&d);
+}
+
+static void the_host_never_holds_a_block_without_the_one_before(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = small_config(8, 8);
+    open_desk(&d, &config);
+    uint32_t seq = open_seq(&d, 0);
+    add(&d, seq, text(1), 12);
+    assert_int_equal(d.plan.count, 3);
+    quire__book_complete(d.book, &d.plan.moves[2], true); /* the last block first */
+    quire__book_complete(d.book, &d.plan.moves[0], true);
+    assert_int_equal(stats_of(&d).host_cached, 2);
+    quire__book_complete(d.book, &d.plan.moves[1], false);
+    assert_int_equal(stats_of(&d).host_cached, 1);
+    assert_int_equal(stats_of(&d).host_free, 7);
+    d.plan.count = 0;
+    add(&d, seq, text(13), 4); /* its parent is not there: nothing to offload */
+    assert_int_equal(d.plan.count, 0);
+    close_desk(&d);
+}
+
+static void clear_forgets_what_nobody_uses_and_nothing_else(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = small_config(8, 8);
+    open_desk(&d, &config);
+    cache_text(&d, 0, text(1), 12);
+    cache_text(&d, 3, text(100), 8);
+    uint32_t seq = open_seq(&d, 0);
+    match(&d, seq, text(1), 5);
+    quire__book_clear(d.book);
+    assert_int_equal(probe(&d, 0, text(1), 13).tokens, 4);
+    assert_int_equal(probe(&d, 3, text(100), 9).tokens, 0);
+    assert_int_equal(stats_of(&d).device_free, 7);
+    assert_int_equal(stats_of(&d).host_free, 7);
+    assert_int_equal(stats_of(&d).domains, 1);
+    close_desk(&d);
+}
+
+/* ---- what is reported ---------------------------------------------------------------------------------------- */
+
+static void events_tell_what_is_where_and_count_what_the_reader_missed(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = small_config(2, 4);
+    config.event_capacity = 6;
+    open_desk(&d, &config);
+    cache_text(&d, 77, text(1), 8);
+    quire_event events[8];
+    assert_int_equal(quire__book_events(d.book, events, 3), 3);
+    assert_int_equal(events[0].number, 1);
+    assert_int_equal(events[0].type, QUIRE_EVENT_STORED);
+    assert_int_equal(events[0].tier, QUIRE_TIER_DEVICE);
+    assert_int_equal(events[0].parent, 0);
+    assert_int_equal(events[0].domain, 77);
+    assert_int_equal(events[1].parent, events[0].block);
+    assert_int_equal(events[1].first_token, BLOCK);
+    assert_int_equal(events[2].tier, QUIRE_TIER_HOST);
+    int32_t tokens[BLOCK];
+    assert_int_equal(quire__book_block_tokens(d.book, events[1].block, tokens), QUIRE_OK);
+    assert_memory_equal(tokens, text(1) + BLOCK, sizeof(tokens));
+    assert_int_equal(quire__book_block_tokens(d.book, 0, tokens), QUIRE_ESTALE);
+
+    cache_text(&d, 77, text(100), 8); /* 2 removed, 2 stored, 2 stored on the host; one of before was not read */
+    assert_int_equal(quire__book_events(d.book, events, 8), 6);
+    assert_int_equal(events[0].number, 5);
+    assert_int_equal(events[0].type, QUIRE_EVENT_REMOVED);
+    assert_int_equal(events[5].number, 10);
+    assert_int_equal(stats_of(&d).events_lost, 1);
+    close_desk(&d);
+}
+
+static void a_device_table_can_be_kept_by_deltas(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = small_config(8, 0);
+    open_desk(&d, &config);
+    uint32_t seq = open_seq(&d, 0), blocks, changed;
+    quire__book_seq_table(d.book, seq, &blocks, &changed, false);
+    assert_int_equal(blocks + changed, 0);
+    add(&d, seq, text(1), 10);
+    quire__book_seq_table(d.book, seq, &blocks, &changed, true);
+    assert_int_equal(blocks, 3);
+    assert_int_equal(changed, 0);
+    add(&d, seq, text(11), 1);
+    quire__book_seq_table(d.book, seq, &blocks, &changed, true);
+    assert_int_equal(changed, 3);
+    add(&d, seq, text(12), 2);
+    quire__book_seq_table(d.book, seq, &blocks, &changed, true);
+    assert_int_equal(blocks, 4);
+    assert_int_equal(changed, 3);
+    assert_int_equal(quire__book_seq_truncate(d.book, seq, 5), QUIRE_OK);
+    add(&d, seq, text(100), 4);
+    quire__book_seq_table(d.book, seq, &blocks, &changed, true);
+    assert_int_equal(changed, 1); /* the second block was copied */
+    close_desk(&d);
+}
+
+static void note_slot(void *arg, uint32_t slot)
+{
+    uint32_t *seen = arg;
+    *seen |= UINT32_C(1) << slot;
+}
+
+static void host_slots_with_a_block_are_all_shown(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = small_config(8, 8);
+    open_desk(&d, &config);
+    uint32_t seq = open_seq(&d, 0), seen = 0, expected = 0;
+    add(&d, seq, text(1), 12);
+    quire__book_each_host_slot(d.book, note_slot, &seen);
+    assert_int_equal(seen, 0);
+    for (uint32_t i = 0; i < d.plan.count; i++)
+        expected |= UINT32_C(1) << d.plan.moves[i].destination;
+    answer(&d, true);
+    quire__book_each_host_slot(d.book, note_slot, &seen);
+    assert_int_equal(seen, expected);
+    close_desk(&d);
+}
+
+/* ---- opening ------------------------------------------------------------------------------------------------- */
+
+static void impossible_sizes_are_refused_by_name(void **state)
+{
+    (void)state;
+    quire__book *book = NULL;
+    quire__book_config good = small_config(8, 8), config;
+    static const char *const names[] = {"block_tokens", "device_slots", "blocks in all tiers", "max_sequences",
+                                        "max_domains", "nonsense"};
+    for (int i = 0; i < 6; i++) {
+        config = good;
+        switch (i) {
+        case 0: config.block_tokens = 0; break;
+        case 1: config.device_slots = 0; break;
+        case 2: config.host_slots = UINT32_MAX; break;
+        case 3: config.max_sequences = 0; break;
+        case 4: config.max_domains = 0; break;
+        default: config.policy = "nonsense"; break;
+        }
+        assert_int_equal(quire__book_open(&book, &config), QUIRE_EINVAL);
+        assert_non_null(strstr(quire_error_text(), names[i]));
+        assert_null(book);
+    }
+}
+
+typedef struct counting {
+    long allowed, taken, live;
+} counting;
+
+static void *counting_alloc(void *user, size_t bytes)
+{
+    counting *c = user;
+    if (c->taken == c->allowed)
+        return NULL;
+    c->taken++;
+    c->live++;
+    return malloc(bytes);
+}
+
+static void counting_free(void *user, void *memory)
+{
+    counting *c = user;
+    c->live--;
+    free(memory);
+}
+
+static void an_open_that_lacks_any_piece_of_memory_fails_and_leaks_nothing(void **state)
+{
+    (void)state;
+    counting c = {.allowed = 0};
+    quire__book_config config = small_config(8, 8);
+    config.allocator = (quire__allocator){counting_alloc, counting_free, &c};
+    quire__book *book = NULL;
+    for (;; c.allowed++) {
+        c.taken = 0;
+        quire_status status = quire__book_open(&book, &config);
+        if (status == QUIRE_OK)
+            break;
+        assert_int_equal(status, QUIRE_ENOMEM);
+        assert_null(book);
+        assert_int_equal(c.live, 0);
+        assert_true(c.allowed < 1000);
+    }
+    assert_true(c.allowed > 10);
+    quire__book_close(book);
+    assert_int_equal(c.live, 0);
+    quire__book_close(NULL);
+}
+
+static void nothing_is_allocated_after_open(void **state)
+{
+    (void)state;
+    counting c = {.allowed = 1000};
+    quire__book_config config = small_config(8, 8);
+    config.allocator = (quire__allocator){counting_alloc, counting_free, &c};
+    desk d;
+    open_desk(&d, &config);
+    c.allowed = c.taken;
+    for (int i = 0; i < 20; i++)
+        cache_text(&d, (uint64_t)i % 6, text(i * 7), 16);
+    quire__book_clear(d.book);
+    assert_int_equal(quire__book_check(d.book), QUIRE_OK);
+    quire__plan_close(&d.plan, &config.allocator);
+    quire__book_close(d.book);
+    assert_int_equal(c.live, 0);
+}
+
+/* ---- the check ----------------------------------------------------------------------------------------------- */
+
+/* One fault a number; 0: there is no fault of that number. */
+static int plant(quire__book *book, int fault)
+{
+    quire__pool *pool = &book->pool;
+    quire__chain *chain = &book->chains[0];
+    quire__node *root = &pool->nodes[chain->nodes[0]], *second = &pool->nodes[chain->nodes[1]];
+    switch (fault) {
+    case 1: root->refs++; break;
+    case 2: second->slot[QUIRE_TIER_DEVICE] = root->slot[QUIRE_TIER_DEVICE]; break;
+    case 3: pool->free_count[QUIRE_TIER_DEVICE]--; break;
+    case 4: pool->standing[QUIRE_TIER_DEVICE][QUIRE__USED]++; break;
+    case 5: root->state[QUIRE_TIER_HOST] = QUIRE__ABSENT; break;
+    case 6: quire__pool_tokens(pool, chain->nodes[1])[0] ^= 1; break;
+    case 7: second->parent = QUIRE__NONE; break;
+    case 8: root->children[QUIRE_TIER_HOST]++; break;
+    case 9: root->child = QUIRE__NONE; break;
+    case 10: second->depth++; break;
+    case 11: book->prefix.domains[chain->domain].sequences++; break;
+    case 12: quire__evict_insert_path(&book->evict[QUIRE_TIER_DEVICE], chain->nodes, 1); break;
+    case 13: quire__evict_remove(&book->evict[QUIRE_TIER_HOST], chain->nodes[0]); break;
+    case 14: chain->table[1]++; break;
+    case 15: chain->length += BLOCK; break;
+    case 16: book->holders++; break;
+    case 17: pool->owner[QUIRE_TIER_HOST][root->slot[QUIRE_TIER_HOST]] = QUIRE__NONE; break;
+    case 18: second->kind = QUIRE__KIND_DEAD; break;
+    case 19: pool->free_node = chain->nodes[0]; break;
+    case 20: second->hash ^= 1; break;
+    case 21: book->free_chain_count--; break;
+    case 22: /* a child that is older than its parent becomes newer */
+        quire__evict_remove(&book->evict[QUIRE_TIER_HOST], chain->nodes[1]);
+        quire__evict_insert_path(&book->evict[QUIRE_TIER_HOST], &chain->nodes[1], 1);
+        break;
+    default: return 0;
+    }
+    return fault;
+}
+
+static void the_check_sees_every_planted_fault(void **state)
+{
+    (void)state;
+    for (int fault = 1;; fault++) {
+        desk d;
+        quire__book_config config = small_config(8, 8);
+        open_desk(&d, &config);
+        uint32_t seq = open_seq(&d, 0);
+        add(&d, seq, text(1), 10);
+        answer(&d, true);
+        assert_int_equal(quire__book_check(d.book), QUIRE_OK);
+        int planted = plant(d.book, fault);
+        if (planted && quire__book_check(d.book) != QUIRE_ECORRUPT)
+            fail_msg("fault %d was not seen", fault);
+        quire__plan_close(&d.plan, &quire__allocator_default);
+        quire__book_close(d.book);
+        if (!planted) {
+            assert_int_equal(fault, 23);
+            return;
+        }
+    }
+}
+
+/* ---- holes --------------------------------------------------------------------------------------------------- */
+
+static void shut(desk *d)
+{
+    quire__plan_close(&d->plan, &quire__allocator_default);
+    quire__book_close(d->book);
+}
+
+static void each_hole_drops_the_protection_that_it_names(void **state)
+{
+    (void)state;
+    desk d;
+    uint32_t moving, child;
+    quire__book_config config = small_config(2, 4);
+    open_desk(&d, &config);
+    quire__book_set_holes(d.book, QUIRE__BOOK_HOLE_OFFLOAD_SOURCE);
+    uint32_t seq = open_seq(&d, 0);
+    add(&d, seq, text(1), 8);
+    quire__book_seq_close(d.book, seq);
+    seq = open_seq(&d, 0);
+    quire__book_step_begin(d.book, ++d.step);
+    assert_int_equal(quire__book_reserve(d.book, seq, text(100), 1, &d.plan, &moving), QUIRE_OK);
+    quire__book_commit(d.book, seq, &d.plan);
+    answer(&d, true);
+    shut(&d);
+
+    open_evicted(&d, 4);
+    quire__book_set_holes(d.book, QUIRE__BOOK_HOLE_ARRIVING | QUIRE__BOOK_HOLE_TICKET);
+    seq = open_seq(&d, 0);
+    assert_int_equal(match(&d, seq, text(1), 9).ready, 1);
+    assert_int_equal(d.plan.moves[0].ticket, 0);
+    answer(&d, true);
+    shut(&d);
+
+    config = small_config(8, 0);
+    open_desk(&d, &config);
+    quire__book_set_holes(d.book, QUIRE__BOOK_HOLE_COPY_ON_WRITE);
+    seq = open_seq(&d, 0);
+    add(&d, seq, text(1), 6);
+    assert_int_equal(quire__book_seq_fork(d.book, seq, &child), QUIRE_OK);
+    add(&d, child, text(50), 1);
+    assert_int_equal(d.plan.count, 0);
+    assert_int_equal(slot_of(&d, seq, 1), slot_of(&d, child, 1));
+    shut(&d);
+}
+
+static void a_host_slot_is_not_given_out_while_a_restore_reads_it(void **state)
+{
+    (void)state;
+    for (int hole = 0; hole < 2; hole++) {
+        desk d;
+        quire__book_config config = small_config(3, 1);
+        open_desk(&d, &config);
+        cache_text(&d, 0, text(1), 4);
+        uint32_t seq = open_seq(&d, 1);
+        d.book->config.offload = false; /* so that the host's one block stays what it is */
+        add(&d, seq, text(100), 12);
+        quire__book_seq_close(d.book, seq);
+        d.book->config.offload = true;
+        quire__book_set_holes(d.book, hole ? QUIRE__BOOK_HOLE_RESTORE_SOURCE : QUIRE__BOOK_HOLE_NONE);
+        assert_int_equal(match(&d, open_seq(&d, 0), text(1), 5).host, 4);
+        add(&d, open_seq(&d, 2), text(200), 4);
+        assert_int_equal(d.plan.count, hole ? 2 : 1);
+        answer(&d, true);
+        shut(&d);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_match_leaves_one_token_to_compute),
+        cmocka_unit_test(a_block_is_invisible_until_it_is_committed),
+        cmocka_unit_test(a_prompt_that_parts_inside_a_block_shares_its_start_by_copy),
+        cmocka_unit_test(domains_share_nothing),
+        cmocka_unit_test(a_probe_extends_no_lifetime),
+        cmocka_unit_test(what_a_match_used_is_evicted_last_and_leaves_before_roots),
+        cmocka_unit_test(two_sequences_that_compute_the_same_block_end_up_with_one),
+        cmocka_unit_test(forks_share_until_one_writes_and_the_last_writes_in_place),
+        cmocka_unit_test(a_truncated_sequence_copies_a_sealed_block_before_it_writes),
+        cmocka_unit_test(a_cancelled_step_leaves_every_sequence_as_before),
+        cmocka_unit_test(a_full_arena_is_refused_with_the_numbers_and_changes_nothing),
+        cmocka_unit_test(a_sequence_that_could_never_fit_is_told_so),
+        cmocka_unit_test(the_watermark_holds_newcomers_back_but_never_one_that_is_alone),
+        cmocka_unit_test(a_prompt_as_long_as_the_arena_can_be_served_again_and_again),
+        cmocka_unit_test(a_domain_without_sequences_makes_room_for_a_new_one),
+        cmocka_unit_test(an_evicted_block_comes_back_from_the_host),
+        cmocka_unit_test(a_restore_waits_for_the_last_step_that_used_its_slot),
+        cmocka_unit_test(a_failed_restore_is_a_miss_for_all_who_wait_for_it),
+        cmocka_unit_test(a_late_restore_is_given_up_and_its_slots_are_kept_until_it_ends),
+        cmocka_unit_test(a_block_computed_while_its_restore_runs_takes_the_restores_place),
+        cmocka_unit_test(what_an_offload_reads_is_not_evicted_and_full_says_wait),
+        cmocka_unit_test(the_host_never_holds_a_block_without_the_one_before),
+        cmocka_unit_test(clear_forgets_what_nobody_uses_and_nothing_else),
+        cmocka_unit_test(events_tell_what_is_where_and_count_what_the_reader_missed),
+        cmocka_unit_test(a_device_table_can_be_kept_by_deltas),
+        cmocka_unit_test(host_slots_with_a_block_are_all_shown),
+        cmocka_unit_test(impossible_sizes_are_refused_by_name),
+        cmocka_unit_test(an_open_that_lacks_any_piece_of_memory_fails_and_leaks_nothing),
+        cmocka_unit_test(nothing_is_allocated_after_open),
+        cmocka_unit_test(the_check_sees_every_planted_fault),
+        cmocka_unit_test(each_hole_drops_the_protection_that_it_names),
+        cmocka_unit_test(a_host_slot_is_not_given_out_while_a_restore_reads_it),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
