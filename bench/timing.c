@@ -1,0 +1,76 @@
+#define _POSIX_C_SOURCE 200809L
+#include "timing.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+enum { LEAST_RUNS = 5, MOST_RUNS = 1001, MOST_RACERS = 8 };
+
+double bench_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+bench_racer bench_enter(void (*prepare)(void *), void (*body)(void *), void (*finish)(void *), void *arg,
+                        double operations)
+{
+    return (bench_racer){
+        .prepare = prepare, .body = body, .finish = finish, .arg = arg, .operations = operations};
+}
+
+static double run_once(const bench_racer *racer)
+{
+    if (racer->prepare != NULL)
+        racer->prepare(racer->arg);
+    double begin = bench_now();
+    racer->body(racer->arg);
+    double end = bench_now();
+    if (racer->finish != NULL)
+        racer->finish(racer->arg);
+    return (end - begin) / racer->operations;
+}
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+static bench_sample summary(double *times, uint32_t runs)
+{
+    qsort(times, runs, sizeof *times, compare);
+    double median = runs % 2 != 0 ? times[runs / 2] : (times[runs / 2 - 1] + times[runs / 2]) / 2;
+    return (bench_sample){.median = median, .least = times[0], .most = times[runs - 1], .runs = runs};
+}
+
+void bench_race(const bench_effort *effort, bench_racer *racers, size_t count)
+{
+    static double times[MOST_RACERS][MOST_RUNS];
+    uint32_t most = effort->runs < MOST_RUNS ? effort->runs : MOST_RUNS, runs = 0;
+
+    for (uint32_t i = 0; i < effort->warmups; i++)
+        for (size_t r = 0; r < count; r++)
+            (void)run_once(&racers[r]);
+    double deadline = bench_now() + effort->seconds;
+    while (runs < most && (runs < LEAST_RUNS || bench_now() < deadline)) {
+        for (size_t r = 0; r < count; r++)
+            times[r][runs] = run_once(&racers[r]);
+        runs++;
+    }
+    for (size_t r = 0; r < count; r++)
+        racers[r].sample = summary(times[r], runs);
+}
+
+bench_sample bench_scale(bench_sample sample, double factor)
+{
+    return (bench_sample){sample.median * factor, sample.least * factor, sample.most * factor, sample.runs};
+}
+
+bench_sample bench_rate(bench_sample sample, double amount)
+{
+    return (bench_sample){amount / sample.median, amount / sample.most, amount / sample.least, sample.runs};
+}
