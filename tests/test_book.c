@@ -1,121 +1,5 @@
-/* The deciding half, one promise a test. Random behaviour is test_book_model.c's. */
-#include "support/testing.h"
-
-#include <string.h>
-
-#include "base/memory.h"
-#include "base/status.h"
-#include "block/state.h"
-
-enum { BLOCK = 4, MOVES = 64, TEXT = 64 };
-
-typedef struct desk {
-    quire__book *book;
-    quire__plan plan;
-    uint64_t step;
-} desk;
-
-static quire__book_config small_config(uint32_t device_slots, uint32_t host_slots)
-{
-    return (quire__book_config){
-        .block_tokens = BLOCK, .device_slots = device_slots, .host_slots = host_slots, .max_sequences = 8,
-        .max_seq_tokens = 64, .max_domains = 4, .event_capacity = 64, .hash_key = 5, .policy = "lru", .offload = true,
-        .allocator = quire__allocator_default,
-    };
-}
-
-static void open_desk(desk *d, const quire__book_config *config)
-{
-    *d = (desk){0};
-    assert_int_equal(quire__book_open(&d->book, config), QUIRE_OK);
-    assert_int_equal(quire__plan_open(&d->plan, &config->allocator, MOVES), QUIRE_OK);
-}
-
-static void close_desk(desk *d)
-{
-    assert_int_equal(quire__book_check(d->book), QUIRE_OK);
-    quire__plan_close(&d->plan, &quire__allocator_default);
-    quire__book_close(d->book);
-}
-
-static uint32_t open_seq(desk *d, uint64_t domain)
-{
-    uint32_t seq = QUIRE__NONE;
-    assert_int_equal(quire__book_seq_open(d->book, domain, &seq), QUIRE_OK);
-    return seq;
-}
-
-/* first, first + 1, ...: 64 tokens */
-static const int32_t *text(int32_t first)
-{
-    static int32_t tokens[4][TEXT];
-    static int turn;
-    turn = (turn + 1) % 4;
-    for (int32_t i = 0; i < TEXT; i++)
-        tokens[turn][i] = first + i;
-    return tokens[turn];
-}
-
-static void add(desk *d, uint32_t seq, const int32_t *tokens, size_t count)
-{
-    uint32_t moving = 0;
-    quire__book_step_begin(d->book, ++d->step);
-    assert_int_equal(quire__book_reserve(d->book, seq, tokens, count, &d->plan, &moving), QUIRE_OK);
-    quire__book_commit(d->book, seq, &d->plan);
-    quire__book_step_end(d->book);
-}
-
-/* Answers everything in the plan and empties it. */
-static void answer(desk *d, bool ok)
-{
-    for (uint32_t i = 0; i < d->plan.count; i++) {
-        if (d->plan.moves[i].type != QUIRE__MOVE_COPY)
-            quire__book_complete(d->book, &d->plan.moves[i], ok);
-    }
-    d->plan.count = 0;
-}
-
-static quire_hit match(desk *d, uint32_t seq, const int32_t *tokens, size_t count)
-{
-    quire_hit hit;
-    assert_int_equal(quire__book_seq_match(d->book, seq, tokens, count, &d->plan, &hit), QUIRE_OK);
-    return hit;
-}
-
-static quire_hit probe(desk *d, uint64_t domain, const int32_t *tokens, size_t count)
-{
-    quire_hit hit;
-    assert_int_equal(quire__book_probe(d->book, domain, tokens, count, &hit), QUIRE_OK);
-    return hit;
-}
-
-static quire_stats stats_of(desk *d)
-{
-    quire_stats stats = {0};
-    quire__book_stats(d->book, &stats);
-    return stats;
-}
-
-static int32_t slot_of(desk *d, uint32_t seq, uint32_t at)
-{
-    uint32_t blocks, changed;
-    const int32_t *table = quire__book_seq_table(d->book, seq, &blocks, &changed, false);
-    assert_true(at < blocks);
-    return table[at];
-}
-
-/* Computes, caches and offloads a text: afterwards no sequence is open. */
-static void cache_text(desk *d, uint64_t domain, const int32_t *tokens, size_t count)
-{
-    uint32_t seq = open_seq(d, domain);
-    match(d, seq, tokens, count);
-    quire_seq_info info;
-    answer(d, true);
-    quire__book_seq_get(d->book, seq, &info);
-    add(d, seq, tokens + info.length, count - info.length);
-    answer(d, true);
-    quire__book_seq_close(d->book, seq);
-}
+/* The deciding half, one promise a test; the host tier is test_book_tiers.c's, random behaviour test_book_model.c's. */
+#include "support/desk.h"
 
 /* ---- matching ------------------------------------------------------------------------------------------------ */
 
@@ -443,168 +327,6 @@ static void a_domain_without_sequences_makes_room_for_a_new_one(void **state)
     close_desk(&d);
 }
 
-/* ---- the host tier ------------------------------------------------------------------------------------------- */
-
-/* Text 1 (8 tokens) on the host only, text 200 on the device. */
-static void open_evicted(desk *d, uint32_t device_slots)
-{
-    quire__book_config config = small_config(device_slots, 16);
-    open_desk(d, &config);
-    cache_text(d, 0, text(1), 8);
-    cache_text(d, 0, text(200), device_slots * BLOCK);
-    assert_int_equal(probe(d, 0, text(1), 9).host, 8);
-    assert_int_equal(probe(d, 0, text(1), 9).ready, 0);
-}
-
-static void an_evicted_block_comes_back_from_the_host(void **state)
-{
-    (void)state;
-    desk d;
-    open_evicted(&d, 4);
-    uint32_t seq = open_seq(&d, 0), moving;
-    quire_hit hit = match(&d, seq, text(1), 9);
-    assert_int_equal(hit.tokens, 8);
-    assert_int_equal(hit.host, 8);
-    assert_int_equal(hit.ready, 0);
-    assert_int_equal(d.plan.count, 2);
-    assert_false(quire__book_seq_ready(d.book, seq));
-    quire__book_step_begin(d.book, ++d.step);
-    assert_int_equal(quire__book_reserve(d.book, seq, text(9), 1, &d.plan, &moving), QUIRE_EAGAIN);
-    quire__book_step_end(d.book);
-    answer(&d, true);
-    assert_true(quire__book_seq_ready(d.book, seq));
-    add(&d, seq, text(9), 1);
-    assert_int_equal(stats_of(&d).hit_tokens_host, 8);
-    close_desk(&d);
-}
-
-static void a_restore_waits_for_the_last_step_that_used_its_slot(void **state)
-{
-    (void)state;
-    desk d;
-    open_evicted(&d, 4);
-    uint64_t used = d.step;
-    quire__book_step_begin(d.book, ++d.step);
-    quire__book_step_end(d.book);
-    match(&d, open_seq(&d, 0), text(1), 9);
-    assert_int_equal(d.plan.count, 2);
-    assert_int_equal(d.plan.moves[0].ticket, used);
-    answer(&d, true);
-    close_desk(&d);
-}
-
-static void a_failed_restore_is_a_miss_for_all_who_wait_for_it(void **state)
-{
-    (void)state;
-    desk d;
-    open_evicted(&d, 4);
-    uint32_t one = open_seq(&d, 0), two = open_seq(&d, 0), three;
-    match(&d, one, text(1), 9);
-    quire_hit hit = match(&d, two, text(1), 9);
-    assert_int_equal(hit.host, 8);
-    assert_int_equal(d.plan.count, 2);
-    assert_int_equal(quire__book_seq_fork(d.book, two, &three), QUIRE_OK);
-    quire__book_complete(d.book, &d.plan.moves[0], true);
-    quire__book_complete(d.book, &d.plan.moves[1], false);
-    d.plan.count = 0;
-    const uint32_t waiting[] = {one, two, three};
-    for (int i = 0; i < 3; i++) {
-        quire_seq_info info;
-        assert_true(quire__book_seq_ready(d.book, waiting[i]));
-        quire__book_seq_get(d.book, waiting[i], &info);
-        assert_int_equal(info.length, 4);
-    }
-    assert_int_equal(probe(&d, 0, text(1), 9).tokens, 4);
-    close_desk(&d);
-}
-
-static void a_late_restore_is_given_up_and_its_slots_are_kept_until_it_ends(void **state)
-{
-    (void)state;
-    desk d;
-    open_evicted(&d, 4);
-    uint32_t seq = open_seq(&d, 0);
-    match(&d, seq, text(1), 9);
-    uint64_t host_free = stats_of(&d).host_free;
-    for (uint32_t i = 0; i < 2; i++)
-        quire__book_expire(d.book, &d.plan.moves[i]);
-    assert_true(quire__book_seq_ready(d.book, seq));
-    quire_seq_info info;
-    quire__book_seq_get(d.book, seq, &info);
-    assert_int_equal(info.length, 0);
-    assert_int_equal(stats_of(&d).device_moving, 2);
-    assert_int_equal(stats_of(&d).host_free, host_free);
-    answer(&d, true);
-    assert_int_equal(stats_of(&d).device_moving, 0);
-    assert_int_equal(stats_of(&d).host_free, host_free + 2);
-    assert_int_equal(probe(&d, 0, text(1), 9).tokens, 0);
-    close_desk(&d);
-}
-
-static void a_block_computed_while_its_restore_runs_takes_the_restores_place(void **state)
-{
-    (void)state;
-    desk d;
-    open_evicted(&d, 8);
-    uint32_t waiting = open_seq(&d, 0), computing = open_seq(&d, 0);
-    match(&d, waiting, text(1), 5);
-    assert_int_equal(d.plan.count, 1);
-    quire__move restore = d.plan.moves[0];
-    d.plan.count = 0;
-    add(&d, computing, text(1), 4);
-    assert_int_equal(d.plan.count, 0); /* the host has it already */
-    assert_true(quire__book_seq_ready(d.book, waiting));
-    assert_int_equal(slot_of(&d, waiting, 0), slot_of(&d, computing, 0));
-    assert_int_not_equal(slot_of(&d, waiting, 0), restore.destination);
-    assert_int_equal(stats_of(&d).device_moving, 1);
-    quire__book_complete(d.book, &restore, false); /* the host copy is bad; the block is not */
-    assert_int_equal(probe(&d, 0, text(1), 6).device, 4);
-    assert_int_equal(stats_of(&d).device_moving, 0);
-    close_desk(&d);
-}
-
-static void what_an_offload_reads_is_not_evicted_and_full_says_wait(void **state)
-{
-    (void)state;
-    desk d;
-    quire__book_config config = small_config(2, 4);
-    open_desk(&d, &config);
-    uint32_t seq = open_seq(&d, 0), moving = 0;
-    add(&d, seq, text(1), 8);
-    quire__book_seq_close(d.book, seq);
-    assert_int_equal(d.plan.count, 2);
-    seq = open_seq(&d, 0);
-    quire__book_step_begin(d.book, ++d.step);
-    assert_int_equal(quire__book_reserve(d.book, seq, text(100), 1, &d.plan, &moving), QUIRE_EFULL);
-    assert_int_equal(moving, 2);
-    answer(&d, true);
-    assert_int_equal(quire__book_reserve(d.book, seq, text(100), 1, &d.plan, &moving), QUIRE_OK);
-    quire__book_cancel(d.book, seq);
-    quire__book_step_end(d.book);
-    close_desk(&d);
-}
-
-static void the_host_never_holds_a_block_without_the_one_before(void **state)
-{
-    (void)state;
-    desk d;
-    quire__book_config config = small_config(8, 8);
-    open_desk(&d, &config);
-    uint32_t seq = open_seq(&d, 0);
-    add(&d, seq, text(1), 12);
-    assert_int_equal(d.plan.count, 3);
-    quire__book_complete(d.book, &d.plan.moves[2], true); /* the last block first */
-    quire__book_complete(d.book, &d.plan.moves[0], true);
-    assert_int_equal(stats_of(&d).host_cached, 2);
-    quire__book_complete(d.book, &d.plan.moves[1], false);
-    assert_int_equal(stats_of(&d).host_cached, 1);
-    assert_int_equal(stats_of(&d).host_free, 7);
-    d.plan.count = 0;
-    add(&d, seq, text(13), 4); /* its parent is not there: nothing to offload */
-    assert_int_equal(d.plan.count, 0);
-    close_desk(&d);
-}
-
 static void clear_forgets_what_nobody_uses_and_nothing_else(void **state)
 {
     (void)state;
@@ -682,30 +404,6 @@ static void a_device_table_can_be_kept_by_deltas(void **state)
     add(&d, seq, text(100), 4);
     quire__book_seq_table(d.book, seq, &blocks, &changed, true);
     assert_int_equal(changed, 1); /* the second block was copied */
-    close_desk(&d);
-}
-
-static void note_slot(void *arg, uint32_t slot)
-{
-    uint32_t *seen = arg;
-    *seen |= UINT32_C(1) << slot;
-}
-
-static void host_slots_with_a_block_are_all_shown(void **state)
-{
-    (void)state;
-    desk d;
-    quire__book_config config = small_config(8, 8);
-    open_desk(&d, &config);
-    uint32_t seq = open_seq(&d, 0), seen = 0, expected = 0;
-    add(&d, seq, text(1), 12);
-    quire__book_each_host_slot(d.book, note_slot, &seen);
-    assert_int_equal(seen, 0);
-    for (uint32_t i = 0; i < d.plan.count; i++)
-        expected |= UINT32_C(1) << d.plan.moves[i].destination;
-    answer(&d, true);
-    quire__book_each_host_slot(d.book, note_slot, &seen);
-    assert_int_equal(seen, expected);
     close_desk(&d);
 }
 
@@ -811,10 +509,10 @@ static int plant(quire__book *book, int fault)
     case 4: pool->standing[QUIRE_TIER_DEVICE][QUIRE__USED]++; break;
     case 5: root->state[QUIRE_TIER_HOST] = QUIRE__ABSENT; break;
     case 6: quire__pool_tokens(pool, chain->nodes[1])[0] ^= 1; break;
-    case 7: second->parent = QUIRE__NONE; break;
-    case 8: root->children[QUIRE_TIER_HOST]++; break;
+    case 7: pool->kin[chain->nodes[1]].parent = QUIRE__NONE; break;
+    case 8: pool->kin[chain->nodes[0]].children[QUIRE_TIER_HOST]++; break;
     case 9: root->child = QUIRE__NONE; break;
-    case 10: second->depth++; break;
+    case 10: pool->kin[chain->nodes[1]].depth++; break;
     case 11: book->prefix.domains[chain->domain].sequences++; break;
     case 12: quire__evict_insert_path(&book->evict[QUIRE_TIER_DEVICE], chain->nodes, 1); break;
     case 13: quire__evict_remove(&book->evict[QUIRE_TIER_HOST], chain->nodes[0]); break;
@@ -824,7 +522,7 @@ static int plant(quire__book *book, int fault)
     case 17: pool->owner[QUIRE_TIER_HOST][root->slot[QUIRE_TIER_HOST]] = QUIRE__NONE; break;
     case 18: second->kind = QUIRE__KIND_DEAD; break;
     case 19: pool->free_node = chain->nodes[0]; break;
-    case 20: second->hash ^= 1; break;
+    case 20: pool->kin[chain->nodes[1]].hash ^= 1; break;
     case 21: book->free_chain_count--; break;
     case 22: /* a child that is older than its parent becomes newer */
         quire__evict_remove(&book->evict[QUIRE_TIER_HOST], chain->nodes[1]);
@@ -858,74 +556,6 @@ static void the_check_sees_every_planted_fault(void **state)
     }
 }
 
-/* ---- holes --------------------------------------------------------------------------------------------------- */
-
-static void shut(desk *d)
-{
-    quire__plan_close(&d->plan, &quire__allocator_default);
-    quire__book_close(d->book);
-}
-
-static void each_hole_drops_the_protection_that_it_names(void **state)
-{
-    (void)state;
-    desk d;
-    uint32_t moving, child;
-    quire__book_config config = small_config(2, 4);
-    open_desk(&d, &config);
-    quire__book_set_holes(d.book, QUIRE__BOOK_HOLE_OFFLOAD_SOURCE);
-    uint32_t seq = open_seq(&d, 0);
-    add(&d, seq, text(1), 8);
-    quire__book_seq_close(d.book, seq);
-    seq = open_seq(&d, 0);
-    quire__book_step_begin(d.book, ++d.step);
-    assert_int_equal(quire__book_reserve(d.book, seq, text(100), 1, &d.plan, &moving), QUIRE_OK);
-    quire__book_commit(d.book, seq, &d.plan);
-    answer(&d, true);
-    shut(&d);
-
-    open_evicted(&d, 4);
-    quire__book_set_holes(d.book, QUIRE__BOOK_HOLE_ARRIVING | QUIRE__BOOK_HOLE_TICKET);
-    seq = open_seq(&d, 0);
-    assert_int_equal(match(&d, seq, text(1), 9).ready, 1);
-    assert_int_equal(d.plan.moves[0].ticket, 0);
-    answer(&d, true);
-    shut(&d);
-
-    config = small_config(8, 0);
-    open_desk(&d, &config);
-    quire__book_set_holes(d.book, QUIRE__BOOK_HOLE_COPY_ON_WRITE);
-    seq = open_seq(&d, 0);
-    add(&d, seq, text(1), 6);
-    assert_int_equal(quire__book_seq_fork(d.book, seq, &child), QUIRE_OK);
-    add(&d, child, text(50), 1);
-    assert_int_equal(d.plan.count, 0);
-    assert_int_equal(slot_of(&d, seq, 1), slot_of(&d, child, 1));
-    shut(&d);
-}
-
-static void a_host_slot_is_not_given_out_while_a_restore_reads_it(void **state)
-{
-    (void)state;
-    for (int hole = 0; hole < 2; hole++) {
-        desk d;
-        quire__book_config config = small_config(3, 1);
-        open_desk(&d, &config);
-        cache_text(&d, 0, text(1), 4);
-        uint32_t seq = open_seq(&d, 1);
-        d.book->config.offload = false; /* so that the host's one block stays what it is */
-        add(&d, seq, text(100), 12);
-        quire__book_seq_close(d.book, seq);
-        d.book->config.offload = true;
-        quire__book_set_holes(d.book, hole ? QUIRE__BOOK_HOLE_RESTORE_SOURCE : QUIRE__BOOK_HOLE_NONE);
-        assert_int_equal(match(&d, open_seq(&d, 0), text(1), 5).host, 4);
-        add(&d, open_seq(&d, 2), text(200), 4);
-        assert_int_equal(d.plan.count, hole ? 2 : 1);
-        answer(&d, true);
-        shut(&d);
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -944,23 +574,13 @@ int main(void)
         cmocka_unit_test(the_watermark_holds_newcomers_back_but_never_one_that_is_alone),
         cmocka_unit_test(a_prompt_as_long_as_the_arena_can_be_served_again_and_again),
         cmocka_unit_test(a_domain_without_sequences_makes_room_for_a_new_one),
-        cmocka_unit_test(an_evicted_block_comes_back_from_the_host),
-        cmocka_unit_test(a_restore_waits_for_the_last_step_that_used_its_slot),
-        cmocka_unit_test(a_failed_restore_is_a_miss_for_all_who_wait_for_it),
-        cmocka_unit_test(a_late_restore_is_given_up_and_its_slots_are_kept_until_it_ends),
-        cmocka_unit_test(a_block_computed_while_its_restore_runs_takes_the_restores_place),
-        cmocka_unit_test(what_an_offload_reads_is_not_evicted_and_full_says_wait),
-        cmocka_unit_test(the_host_never_holds_a_block_without_the_one_before),
         cmocka_unit_test(clear_forgets_what_nobody_uses_and_nothing_else),
         cmocka_unit_test(events_tell_what_is_where_and_count_what_the_reader_missed),
         cmocka_unit_test(a_device_table_can_be_kept_by_deltas),
-        cmocka_unit_test(host_slots_with_a_block_are_all_shown),
         cmocka_unit_test(impossible_sizes_are_refused_by_name),
         cmocka_unit_test(an_open_that_lacks_any_piece_of_memory_fails_and_leaks_nothing),
         cmocka_unit_test(nothing_is_allocated_after_open),
         cmocka_unit_test(the_check_sees_every_planted_fault),
-        cmocka_unit_test(each_hole_drops_the_protection_that_it_names),
-        cmocka_unit_test(a_host_slot_is_not_given_out_while_a_restore_reads_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -311,7 +311,7 @@ static void append(world *w, int s, uint32_t at, const int32_t *tokens, uint32_t
 typedef enum wish { ANY, EMPTY, OUT_OF_STEP, IN_STEP } wish;
 
 /* An open sequence, one that the operation can do something with where there is one. */
-static int pick(world *w, wish wish)
+static int pick(world *w, wish for_what)
 {
     int found = NAIVE_NONE, s = (int)below(w, NAIVE_SEQUENCES);
     for (int i = 0; i < NAIVE_SEQUENCES; i++, s = (s + 1) % NAIVE_SEQUENCES) {
@@ -319,8 +319,8 @@ static int pick(world *w, wish wish)
         if (!seq->open)
             continue;
         found = s;
-        if (wish == ANY || (wish == EMPTY && seq->length + seq->pending == 0) ||
-            (wish == OUT_OF_STEP && seq->pending == 0) || (wish == IN_STEP && seq->pending > 0))
+        if (for_what == ANY || (for_what == EMPTY && seq->length + seq->pending == 0) ||
+            (for_what == OUT_OF_STEP && seq->pending == 0) || (for_what == IN_STEP && seq->pending > 0))
             break;
     }
     return found;
@@ -492,7 +492,7 @@ static void write_tokens(world *w, int s, bool right)
     const naive_seq *seq = &w->naive.seq[s];
     const uint32_t size = w->set->block_tokens;
     for (uint32_t i = seq->length; i < seq->length + seq->pending; i++)
-        w->memory[DEVICE][w->reader[s].table[i / size]][i % size] = right ? w->reader[s].bytes[i] : ~w->reader[s].bytes[i];
+        w->memory[DEVICE][w->reader[s].table[i / size]][i % size] = right ? w->reader[s].bytes[i] : 0;
 }
 
 static void op_submit(world *w)

@@ -123,6 +123,23 @@ static void a_failed_copy_is_a_miss_and_never_wrong_data(void **state)
     assert_true(sum.restore_failures > 0 && sum.offload_failures > 0);
 }
 
+static world_options with_late_copies(uint64_t seed)
+{
+    world_options options = world_of(seed);
+
+    options.late_copies = true;
+    return options;
+}
+
+static void a_late_copy_is_a_miss_and_never_wrong_data(void **state)
+{
+    world_result sum;
+
+    (void)state;
+    run_seeds(seed_count(150), with_late_copies, &sum);
+    assert_true(sum.steps > 0);
+}
+
 static world_options with_corruption(uint64_t seed)
 {
     world_options options = world_of(seed);
@@ -285,6 +302,7 @@ int main(void)
         cmocka_unit_test(every_byte_attention_reads_is_the_byte_written_for_its_token),
         cmocka_unit_test(the_host_device_agrees),
         cmocka_unit_test(a_failed_copy_is_a_miss_and_never_wrong_data),
+        cmocka_unit_test(a_late_copy_is_a_miss_and_never_wrong_data),
         cmocka_unit_test(a_corrupt_host_block_is_a_miss_and_never_wrong_data),
         cmocka_unit_test(without_a_host_tier_evicted_blocks_are_recomputed),
         cmocka_unit_test(removing_the_offloads_hold_on_its_block_is_seen),

@@ -5,6 +5,7 @@
 #include "backend_host.h"
 #include "engine.h"
 #include "forward.h"
+#include "support/sim_backend.h"
 #include "support/tiny_model.h"
 
 #include <stdio.h>
@@ -46,8 +47,8 @@ static int close_rig(void **state)
     return 0;
 }
 
-static quire_cache *open_cache(const rig *r, quire_dtype dtype, uint32_t block_tokens, uint32_t device_blocks,
-                               uint32_t host_blocks)
+static quire_cache *open_cache(const rig *r, const char *device, quire_dtype dtype, uint32_t block_tokens,
+                               uint32_t device_blocks, uint32_t host_blocks)
 {
     quire_options options;
     quire_cache *cache;
@@ -59,7 +60,7 @@ static quire_cache *open_cache(const rig *r, quire_dtype dtype, uint32_t block_t
     uint64_t block = element * block_tokens * 2 * TINY_LAYERS * TINY_KV_HEADS * TINY_HEAD_DIM + 256;
     options.groups = &group;
     options.group_count = 1;
-    options.device = "host";
+    options.device = device;
     options.dtype = dtype;
     options.block_tokens = block_tokens;
     options.device_bytes = device_blocks * block;
@@ -91,7 +92,7 @@ static uint32_t below(uint64_t *state, uint32_t limit)
 /* Logits of every position of the tokens, computed alone in one step in a cache of its own. */
 static void oracle_logits(const rig *r, quire_dtype dtype, const int32_t *tokens, uint32_t count, float *logits)
 {
-    quire_cache *cache = open_cache(r, dtype, 16, MOST_POSITIONS / 16 + 2, 0);
+    quire_cache *cache = open_cache(r, "host", dtype, 16, MOST_POSITIONS / 16 + 2, 0);
     forward *f;
     infer_error error;
     quire_seq seq;
@@ -126,10 +127,13 @@ static void keep_logits(void *user, const engine_token *token)
 
 typedef struct scenario {
     uint64_t seed;
+    char device[32];
     quire_dtype dtype;
     uint32_t block_tokens, device_blocks, host_blocks, most_running, step_tokens, requests;
-    bool reuse;
+    bool reuse, alone; /* alone: a request is submitted when the last one has ended */
 } scenario;
+
+static const int32_t stop_id = 7;
 
 typedef struct tally {
     uint64_t compared, preemptions, restored, evicted, hits;
@@ -167,10 +171,14 @@ static void serve(const rig *r, const scenario *s, tally *sum)
     uint64_t random = s->seed;
     infer_error error = { "" };
     engine *e;
-    quire_cache *cache = open_cache(r, s->dtype, s->block_tokens, s->device_blocks, s->host_blocks);
+    quire_cache *cache = open_cache(r, s->device, s->dtype, s->block_tokens, s->device_blocks, s->host_blocks);
     engine_options options = { .most_running = s->most_running, .step_tokens = s->step_tokens, .reuse = s->reuse,
-                               .on_token = keep_logits, .user = &all };
-    assert_int_equal(engine_open(&e, cache, r->model, &options, &error), 0);
+                               .stop_ids = &stop_id, .stop_count = s->seed % 2, .on_token = keep_logits, .user = &all };
+    sim_backend sim;
+    model model = *r->model;
+    sim_backend_init(&sim, r->backend, cache);
+    if (strcmp(s->device, "host")) model.backend = &sim.base;
+    assert_int_equal(engine_open(&e, cache, &model, &options, &error), 0);
     for (uint32_t i = 0; i < s->requests; i++) {
         uint32_t number;
         engine_request request = { .tokens = prompts[i], .count = make_prompt(&random, prompts[i]),
@@ -181,7 +189,7 @@ static void serve(const rig *r, const scenario *s, tally *sum)
         assert_int_equal(engine_submit(e, &request, &number, &error), 0);
         assert_int_equal(number, i);
         bool busy = true;
-        for (uint32_t steps = below(&random, 6); steps && busy; steps--)
+        for (uint32_t steps = s->alone ? UINT32_MAX : below(&random, 6); steps && busy; steps--)
             assert_int_equal(engine_step(e, &busy, &error), 0);
     }
     if (engine_run(e, &error)) fail_msg("seed %llu: %s", (unsigned long long)s->seed, error.text);
@@ -210,6 +218,7 @@ static scenario random_scenario(uint64_t seed)
     uint32_t block_tokens = 1u << below(&random, 6);
     uint32_t longest = 161 / block_tokens + 2; /* blocks of the longest request */
     return (scenario){ .seed = seed,
+                       .device = "host",
                        .dtype = dtypes[below(&random, 4)],
                        .block_tokens = block_tokens,
                        .device_blocks = longest + below(&random, 3 * longest),
@@ -234,6 +243,22 @@ static void test_logits_have_the_same_bits_whatever_the_batch_the_chunks_and_the
     assert_true(sum.hits > 0 && sum.restored > 0 && sum.evicted > 0 && sum.preemptions > 0);
 }
 
+static void test_restores_that_are_late_change_no_bit(void **state)
+{
+    tally sum = { 0 };
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        scenario s = random_scenario(seed);
+        snprintf(s.device, sizeof s.device, "sim:%llu", (unsigned long long)seed);
+        s.reuse = true;
+        s.alone = seed % 2;
+        s.host_blocks += 3 * s.device_blocks;
+        serve(*state, &s, &sum);
+    }
+    print_message("%llu rows of logits compared, %llu tokens restored\n",
+                  (unsigned long long)sum.compared, (unsigned long long)sum.restored);
+    assert_true(sum.restored > 0);
+}
+
 /* ---- branches ---------------------------------------------------------------------------------------------- */
 
 typedef struct answers {
@@ -249,8 +274,9 @@ static void serve_branches(const rig *r, const scenario *s, answers *out)
     uint64_t random = s->seed;
     infer_error error = { "" };
     engine *e;
-    quire_cache *cache = open_cache(r, s->dtype, s->block_tokens, s->device_blocks, s->host_blocks);
-    engine_options options = { .most_running = s->most_running, .step_tokens = s->step_tokens, .reuse = s->reuse };
+    quire_cache *cache = open_cache(r, s->device, s->dtype, s->block_tokens, s->device_blocks, s->host_blocks);
+    engine_options options = { .most_running = s->most_running, .step_tokens = s->step_tokens, .reuse = s->reuse,
+                               .stop_ids = &stop_id, .stop_count = s->seed % 2 };
     memset(out, 0, sizeof *out);
     assert_int_equal(engine_open(&e, cache, r->model, &options, &error), 0);
     for (uint32_t i = 0; i < s->requests; i++) {
@@ -321,7 +347,7 @@ static void test_a_request_that_can_never_run_is_refused_with_the_reason(void **
     static int32_t tokens[TINY_CONTEXT + 1];
     infer_error error;
     engine *e;
-    quire_cache *cache = open_cache(r, QUIRE_DTYPE_F32, 16, 8, 0);
+    quire_cache *cache = open_cache(r, "host", QUIRE_DTYPE_F32, 16, 8, 0);
     engine_options options = { .most_running = 4, .step_tokens = 64, .reuse = true };
     engine_request good = { .tokens = tokens, .count = 5, .most_tokens = 4, .branches = 1,
                             .sampling = { .top_p = 1 } }, bad;
@@ -355,7 +381,7 @@ static void test_branches_that_do_not_fit_together_run_one_after_another(void **
     static int32_t tokens[100];
     infer_error error = { "" };
     engine *e;
-    quire_cache *cache = open_cache(r, QUIRE_DTYPE_F32, 16, 9, 0); /* one request needs 8 or 9 */
+    quire_cache *cache = open_cache(r, "host", QUIRE_DTYPE_F32, 16, 9, 0); /* one request needs 8 or 9 */
     engine_options options = { .most_running = 8, .step_tokens = 64, .reuse = true };
     assert_int_equal(engine_open(&e, cache, r->model, &options, &error), 0);
     for (int i = 0; i < 4; i++) {
@@ -384,6 +410,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_logits_have_the_same_bits_whatever_the_batch_the_chunks_and_the_cache),
+        cmocka_unit_test(test_restores_that_are_late_change_no_bit),
         cmocka_unit_test(test_forked_and_pruned_branches_generate_what_they_would_alone),
         cmocka_unit_test(test_a_request_that_can_never_run_is_refused_with_the_reason),
         cmocka_unit_test(test_branches_that_do_not_fit_together_run_one_after_another),

@@ -76,8 +76,8 @@ static uint32_t take_u32(FILE *file)
 
 typedef void (*row_fn)(void *arg, uint32_t position, const float *logits);
 
-/* Calls `each` with the logits after every token, computed in chunks over one sequence. */
-static void read_text(quire_dtype dtype, const int32_t *ids, uint32_t count, row_fn each, void *arg)
+/* Calls `each` with the logits after every token, computed `chunk` tokens at a time over one sequence. */
+static void read_text(quire_dtype dtype, const int32_t *ids, uint32_t count, uint32_t chunk, row_fn each, void *arg)
 {
     const model_config *c = &the.model->config;
     size_t stride = backend_stride(c->vocabulary);
@@ -101,7 +101,7 @@ static void read_text(quire_dtype dtype, const int32_t *ids, uint32_t count, row
     assert_int_equal(quire_seq_open(cache, NULL, &seq), QUIRE_OK);
     for (uint32_t i = 0; i < CHUNK; i++) wanted[i] = (int32_t)i;
     for (uint32_t done = 0; done < count;) {
-        uint32_t n = count - done < CHUNK ? count - done : CHUNK;
+        uint32_t n = count - done < chunk ? count - done : chunk;
         quire_step *step;
         assert_int_equal(quire_step_begin(cache, NULL, &step), QUIRE_OK);
         assert_int_equal(quire_step_add(step, seq, ids + done, n), QUIRE_OK);
@@ -160,7 +160,7 @@ static void run_float64(quire_dtype dtype, const char *name, double bar)
     assert_true(tokens <= MOST_TOKENS && f.top <= MOST_TOP && f.vocabulary == the.model->config.vocabulary);
     take(f.file, ids, tokens * sizeof *ids);
     f.next = take_u32(f.file);
-    read_text(dtype, ids, tokens, compare_float64, &f);
+    read_text(dtype, ids, tokens, CHUNK, compare_float64, &f);
     fclose(f.file);
     print_message("KV in %s: %u positions, largest error %.2e of the row's largest logit\n", name, f.compared, f.worst);
     assert_int_equal(f.compared, f.positions);
@@ -247,7 +247,7 @@ static void run_peer(quire_dtype dtype, const char *name)
             take(p.rounded, &id, sizeof id);
             ids[j] = id;
         }
-        read_text(dtype, ids, tokens, compare_peer, &p);
+        read_text(dtype, ids, tokens, CHUNK, compare_peer, &p);
     }
     fclose(p.rounded);
     fclose(p.exact);
@@ -274,6 +274,40 @@ static void test_distributions_equal_llama_cpp_with_kv_in_bfloat16(void **state)
     run_peer(QUIRE_DTYPE_BF16, "bf16");
 }
 
+/* ---- the same bits ----------------------------------------------------------------------------------------- */
+
+enum { BITS_TOKENS = 96 };
+
+static void hash_row(void *arg, uint32_t position, const float *logits)
+{
+    uint64_t hash = 14695981039346656037u;
+    for (uint32_t i = 0; i < the.model->config.vocabulary; i++) {
+        uint32_t bits;
+        memcpy(&bits, &logits[i], sizeof bits);
+        hash = (hash ^ bits) * 1099511628211u;
+    }
+    ((uint64_t *)arg)[position] = hash;
+}
+
+static void test_logits_have_the_same_bits_in_chunks_of_any_size(void **state)
+{
+    (void)state;
+    static const uint32_t chunks[] = { 1, 5, 31, 64 };
+    int32_t ids[MOST_TOKENS];
+    uint64_t whole[BITS_TOKENS], pieces[BITS_TOKENS];
+    FILE *file = open_fixture("logits.bin");
+    uint32_t header[5];
+    take(file, header, sizeof header);
+    assert_true(header[0] >= BITS_TOKENS);
+    take(file, ids, BITS_TOKENS * sizeof *ids);
+    fclose(file);
+    read_text(QUIRE_DTYPE_BF16, ids, BITS_TOKENS, BITS_TOKENS, hash_row, whole);
+    for (size_t i = 0; i < sizeof chunks / sizeof chunks[0]; i++) {
+        read_text(QUIRE_DTYPE_BF16, ids, BITS_TOKENS, chunks[i], hash_row, pieces);
+        assert_memory_equal(pieces, whole, sizeof whole);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -281,6 +315,7 @@ int main(void)
         cmocka_unit_test(test_logits_are_near_float64_with_kv_in_sixteen_bits),
         cmocka_unit_test(test_distributions_equal_llama_cpp_with_kv_in_float32),
         cmocka_unit_test(test_distributions_equal_llama_cpp_with_kv_in_bfloat16),
+        cmocka_unit_test(test_logits_have_the_same_bits_in_chunks_of_any_size),
     };
     return cmocka_run_group_tests(tests, open_rig, close_rig);
 }

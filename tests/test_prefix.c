@@ -174,14 +174,14 @@ static void the_tree_finds_what_a_list_of_all_blocks_finds(void **state)
         uint32_t place = domain[pick & 1], parent = QUIRE__NONE, found = QUIRE__NONE, at = 0;
         if (count > 0 && (pick >> 1) % 4 > 0) {
             parent = list[(pick >> 8) % count];
-            place = t.pool.nodes[parent].domain;
+            place = t.pool.kin[parent].domain;
         }
         int32_t tokens[TOKENS];
         for (int k = 0; k < TOKENS; k++)
             tokens[k] = (int32_t)(quire__random(&random) % 2);
         for (uint32_t k = 0; k < count; k++) {
-            const quire__node *record = &t.pool.nodes[list[k]];
-            if (record->parent == parent && record->domain == place &&
+            const quire__kin *kin = &t.pool.kin[list[k]];
+            if (kin->parent == parent && kin->domain == place &&
                 memcmp(quire__pool_tokens(&t.pool, list[k]), tokens, sizeof(tokens)) == 0) {
                 found = list[k];
                 at = k;

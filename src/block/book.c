@@ -280,8 +280,9 @@ void quire__book_seq_get(quire__book *book, uint32_t seq, quire_seq_info *info)
 const int32_t *quire__book_seq_table(quire__book *book, uint32_t seq, uint32_t *blocks, uint32_t *changed, bool reset)
 {
     quire__chain *chain = chain_of(book, seq);
+    QUIRE__ASSERT(chain->changed <= chain->blocks);
     *blocks = chain->blocks;
-    *changed = chain->changed < chain->blocks ? chain->changed : chain->blocks;
+    *changed = chain->changed;
     if (reset)
         chain->changed = chain->blocks;
     return chain->table;

@@ -63,7 +63,7 @@ quire_status quire__book_reserve(quire__book *book, uint32_t seq, const int32_t 
 quire_status quire__book_name(quire__book *book, uint32_t seq, const int32_t *tokens, size_t count);
 bool quire__book_named(const quire__book *book, uint32_t seq);
 /* The reserved tokens are written: full blocks are sealed, deduplicated against the tree, and their offload is planned.
- * The plan needs room for one move a sealed block. */
+ * The plan needs room for one move a sealed block; it is used up to two, where the host lacks blocks of before. */
 void quire__book_commit(quire__book *book, uint32_t seq, quire__plan *plan);
 /* Undoes this step's reserve of the sequence. The copy it planned, if any, must not have been enqueued, or must be
  * harmless: its destination is given back with the step's ticket. */

@@ -116,7 +116,7 @@ static quire_status check_pool(const quire__book *book)
     }
     if (memcmp(counted, pool->standing, sizeof(counted)) != 0 || !quire__pool_balanced(pool))
         return quire__fail(QUIRE_ECORRUPT, "free + open + used + cached + moving is not the total, or miscounted");
-    for (uint32_t node = pool->free_node; node != QUIRE__NONE; node = pool->nodes[node].chain) {
+    for (uint32_t node = pool->free_node; node != QUIRE__NONE; node = pool->kin[node].chain) {
         if (node >= pool->node_count || pool->nodes[node].kind != QUIRE__KIND_FREE || listed++ == unused)
             return quire__fail(QUIRE_ECORRUPT, "node %u is in the list of free nodes and not free, or twice", node);
     }
@@ -130,10 +130,11 @@ static quire_status check_pool(const quire__book *book)
 static quire_status check_family(const quire__book *book, uint32_t node)
 {
     const quire__node *nodes = book->pool.nodes, *record = &nodes[node];
+    const quire__kin *kin = book->pool.kin, *own = &kin[node];
     uint32_t children[QUIRE__TIERS] = {0}, newer = QUIRE__NONE, seen = 0;
-    for (uint32_t child = record->child; child != QUIRE__NONE; child = nodes[child].older) {
-        if (!is_sealed(book, child) || nodes[child].parent != node || nodes[child].newer != newer ||
-            nodes[child].depth != record->depth + 1 || nodes[child].domain != record->domain ||
+    for (uint32_t child = record->child; child != QUIRE__NONE; child = kin[child].older) {
+        if (!is_sealed(book, child) || kin[child].parent != node || kin[child].newer != newer ||
+            kin[child].depth != own->depth + 1 || kin[child].domain != own->domain ||
             seen++ > book->pool.node_count)
             return quire__fail(QUIRE_ECORRUPT, "node %u is not a proper child of node %u", child, node);
         for (int tier = 0; tier < QUIRE__TIERS; tier++)
@@ -141,9 +142,9 @@ static quire_status check_family(const quire__book *book, uint32_t node)
         newer = child;
     }
     for (int tier = 0; tier < QUIRE__TIERS; tier++) {
-        if (children[tier] != record->children[tier])
+        if (children[tier] != own->children[tier])
             return quire__fail(QUIRE_ECORRUPT, "node %u has %u children on the %s, counted as %u", node,
-                               children[tier], tier_names[tier], record->children[tier]);
+                               children[tier], tier_names[tier], own->children[tier]);
         if (children[tier] > 0 && record->slot[tier] == QUIRE__NONE)
             return quire__fail(QUIRE_ECORRUPT, "node %u is not on the %s, its children are", node, tier_names[tier]);
     }
@@ -153,13 +154,13 @@ static quire_status check_family(const quire__book *book, uint32_t node)
 static quire_status check_sealed(const quire__book *book, uint32_t node)
 {
     const quire__prefix *prefix = &book->prefix;
-    const quire__node *record = &book->pool.nodes[node];
-    if (record->domain >= prefix->max_domains || (record->parent != QUIRE__NONE && !is_sealed(book, record->parent)))
-        return quire__fail(QUIRE_ECORRUPT, "node %u: domain %u, parent %u", node, record->domain, record->parent);
+    const quire__kin *kin = &book->pool.kin[node];
+    if (kin->domain >= prefix->max_domains || (kin->parent != QUIRE__NONE && !is_sealed(book, kin->parent)))
+        return quire__fail(QUIRE_ECORRUPT, "node %u: domain %u, parent %u", node, kin->domain, kin->parent);
     QUIRE__TRY(check_family(book, node));
     const int32_t *tokens = quire__pool_tokens(&book->pool, node);
-    uint64_t hash = quire__prefix_hash(prefix, record->domain, record->parent, tokens);
-    if (quire__prefix_lookup(prefix, record->domain, record->parent, tokens, hash) != node)
+    uint64_t hash = quire__prefix_hash(prefix, kin->domain, kin->parent, tokens);
+    if (quire__prefix_lookup(prefix, kin->domain, kin->parent, tokens, hash) != node)
         return quire__fail(QUIRE_ECORRUPT, "node %u is not where its hash leads, or has a twin", node);
     return QUIRE_OK;
 }
@@ -167,11 +168,11 @@ static quire_status check_sealed(const quire__book *book, uint32_t node)
 static quire_status check_domain(const quire__book *book, uint32_t domain, uint32_t *roots)
 {
     const quire__domain *record = &book->prefix.domains[domain];
-    const quire__node *nodes = book->pool.nodes;
+    const quire__kin *kin = book->pool.kin;
     uint32_t newer = QUIRE__NONE, seen = 0, sequences = 0;
-    for (uint32_t root = record->child; root != QUIRE__NONE; root = nodes[root].older) {
-        if (!is_sealed(book, root) || nodes[root].parent != QUIRE__NONE || nodes[root].domain != domain ||
-            nodes[root].newer != newer || nodes[root].depth != 0 || seen++ > book->pool.node_count)
+    for (uint32_t root = record->child; root != QUIRE__NONE; root = kin[root].older) {
+        if (!is_sealed(book, root) || kin[root].parent != QUIRE__NONE || kin[root].domain != domain ||
+            kin[root].newer != newer || kin[root].depth != 0 || seen++ > book->pool.node_count)
             return quire__fail(QUIRE_ECORRUPT, "node %u is not a proper root of domain %u", root, domain);
         newer = root;
     }
@@ -194,7 +195,7 @@ static quire_status check_tree(const quire__book *book)
         if (book->pool.nodes[node].kind != QUIRE__KIND_SEALED)
             continue;
         QUIRE__TRY(check_sealed(book, node));
-        roots += book->pool.nodes[node].parent == QUIRE__NONE;
+        roots += book->pool.kin[node].parent == QUIRE__NONE;
     }
     for (uint32_t i = 0; i <= prefix->domain_mask; i++) {
         uint32_t domain = prefix->domain_buckets[i];
@@ -238,7 +239,7 @@ static void check_listed(void *arg, uint32_t node)
     order_check *order = arg;
     const quire__node *nodes = order->book->pool.nodes;
     uint32_t *position = order->book->scratch;
-    uint32_t parent = nodes[node].parent;
+    uint32_t parent = order->book->pool.kin[node].parent;
     bool fine = belongs(&nodes[node], order->tier) && position[node] == 0 &&
                 (parent == QUIRE__NONE || position[parent] == 0);
     if (!fine && order->wrong == QUIRE__NONE)
@@ -274,7 +275,8 @@ static quire_status check_entry(const quire__book *book, const quire__chain *cha
     uint32_t whole = chain->length / book->config.block_tokens;
     if (record->kind == QUIRE__KIND_SEALED) {
         uint32_t parent = at == 0 ? QUIRE__NONE : chain->nodes[at - 1];
-        if (record->parent != parent || record->domain != chain->domain || record->depth != at)
+        const quire__kin *kin = &book->pool.kin[node];
+        if (kin->parent != parent || kin->domain != chain->domain || kin->depth != at)
             return quire__fail(QUIRE_ECORRUPT, "sequence %u: block %u, node %u, does not continue the one before", seq,
                                at, node);
     }

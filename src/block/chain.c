@@ -43,6 +43,7 @@ void quire__chain_fork(quire__book *book, const quire__chain *chain, quire__chai
     child->length = chain->length;
     child->matched = chain->matched;
     child->ready = chain->ready;
+    child->offloaded = chain->offloaded;
     for (uint32_t i = 0; i < chain->blocks; i++)
         book->pool.nodes[chain->nodes[i]].refs++;
     book->holders += chain->blocks > 0;
@@ -190,8 +191,6 @@ quire_status quire__chain_reserve(quire__book *book, quire__chain *chain, uint32
     chain->ready = chain->blocks;
     for (uint32_t i = old_blocks; i < chain->blocks; i++)
         chain->table[i] = (int32_t)book->pool.nodes[chain->nodes[i]].slot[QUIRE_TIER_DEVICE];
-    if (added > 0 && chain->changed > old_blocks)
-        chain->changed = old_blocks;
     book->holders += old_blocks == 0;
     return QUIRE_OK;
 }

@@ -53,21 +53,29 @@ static uint32_t take_present(quire__book *book, quire__chain *chain, const int32
                              uint32_t *present)
 {
     quire__pool *pool = &book->pool;
-    const uint32_t block_tokens = pool->block_tokens;
+    quire__node *nodes = pool->nodes; /* in locals: the stores below could be to anything, as the compiler sees it */
+    const int32_t *all_tokens = pool->tokens;
+    const size_t block_tokens = pool->block_tokens;
+    uint32_t *path = chain->nodes;
+    int32_t *table = chain->table;
     uint32_t parent = QUIRE__NONE, missing = QUIRE__NONE;
     uint32_t unheld = UINT32_MAX, arriving = UINT32_MAX, cached = 0, i = 0;
+    uint32_t guess = quire__prefix_newest(&book->prefix, chain->domain, QUIRE__NONE);
 
-    for (; i < limit; i++, tokens += block_tokens) {
-        uint32_t node = quire__prefix_child(&book->prefix, chain->domain, parent, tokens);
-        if (node == QUIRE__NONE)
-            break;
-        quire__node *record = &pool->nodes[node];
+    for (; i < limit && guess != QUIRE__NONE; i++, tokens += block_tokens) {
+        uint32_t node = guess;
+        if (!quire__tokens_equal(all_tokens + node * block_tokens, tokens, (uint32_t)block_tokens)) {
+            node = quire__prefix_child(&book->prefix, chain->domain, parent, tokens);
+            if (node == QUIRE__NONE)
+                break;
+        }
+        quire__node *record = &nodes[node];
         if (record->slot[QUIRE_TIER_DEVICE] == QUIRE__NONE) {
             missing = node;
             break;
         }
-        chain->nodes[i] = node;
-        chain->table[i] = (int32_t)record->slot[QUIRE_TIER_DEVICE];
+        path[i] = node;
+        table[i] = (int32_t)record->slot[QUIRE_TIER_DEVICE];
         if (record->refs++ == 0) {
             unheld = smaller(unheld, i);
             if (record->standing[QUIRE_TIER_DEVICE] == QUIRE__CACHED) { /* pool_account, for the common case */
@@ -79,6 +87,7 @@ static uint32_t take_present(quire__book *book, quire__chain *chain, const int32
         }
         if (record->state[QUIRE_TIER_DEVICE] == QUIRE__ARRIVING)
             arriving = smaller(arriving, i);
+        guess = record->child;
         parent = node;
     }
     chain->blocks = i;
@@ -121,19 +130,13 @@ static bool restore(quire__book *book, quire__chain *chain, uint32_t node, uint3
     return true;
 }
 
-/* Restores from `node` on. True when the walk ended because the tree has no more, not for want of room. */
-static bool take_missing(quire__book *book, quire__chain *chain, const int32_t *tokens, uint32_t limit, uint32_t node,
+/* Restores from `node` on, as far as the tree and the room go. */
+static void take_missing(quire__book *book, quire__chain *chain, const int32_t *tokens, uint32_t limit, uint32_t node,
                          uint32_t spare, quire__plan *plan)
 {
-    while (node != QUIRE__NONE) {
-        if (!restore(book, chain, node, spare, plan))
-            return false;
-        if (chain->blocks == limit)
-            break;
+    while (node != QUIRE__NONE && restore(book, chain, node, spare, plan) && chain->blocks < limit)
         node = quire__prefix_child(&book->prefix, chain->domain, node,
                                    tokens + (size_t)chain->blocks * book->config.block_tokens);
-    }
-    return true;
 }
 
 /* Shares a block of which only the start is the prompt's. Returns how many tokens. */
@@ -181,9 +184,9 @@ void quire__match_take(quire__book *book, quire__chain *chain, const int32_t *to
     const uint32_t limit = findable(count) / block_tokens;
     const uint32_t spare = quire__chain_watermark(book, chain), moves = plan->count;
     uint32_t present, missing = take_present(book, chain, tokens, limit, &present);
-    bool exhausted = take_missing(book, chain, tokens, limit, missing, spare, plan);
+    take_missing(book, chain, tokens, limit, missing, spare, plan);
     uint32_t full = chain->blocks, partial = 0;
-    if (exhausted && findable(count) > full * block_tokens && partial_fits(book, count))
+    if (findable(count) > full * block_tokens && partial_fits(book, count))
         partial = take_partial(book, chain, tokens, count, spare, plan);
 
     chain->length = chain->matched = full * block_tokens + partial;

@@ -1,7 +1,8 @@
 /* pool.c: nodes and slots on flat arrays.
  *
- *    nodes    [device_slots + host_slots] records of 64 bytes, tokens beside them in an array of their own: a match
- *             reads both in the order of the prompt, two streams that the prefetcher follows
+ *    nodes    [device_slots + host_slots] records of 24 bytes: what a match reads and writes
+ *    kin      40 bytes more for each: the tree's links and what else a match does not look at
+ *    tokens   in an array of their own, in the same order
  *    slots    per tier: who owns it, and a stack of the free ones
  *
  *               node 7 ----slot[DEVICE]---> device slot 3 ---owner---> node 7
@@ -18,7 +19,9 @@
  *     Each node carries its own last accounted standing, so an update is O(1) and needs no history.
  *
  * Both stacks start ascending and are last in, first out, and blocks are released tail first: a new prompt mostly gets
- * consecutive nodes and slots again. The walk of a match is fast because of that, and right without it.
+ * consecutive nodes and slots again, so that a match reads nodes and tokens as two streams, which the prefetcher knows.
+ * It is fast because of that, and right without it. Measured, 8,192 blocks of 16 tokens, hot: 85 us with one record of
+ * 64 bytes, 64 us with nodes and kin apart, beside 40 us for memcmp of the tokens alone.
  */
 #include "block/pool.h"
 
@@ -27,7 +30,7 @@
 #include "base/check.h"
 #include "base/status.h"
 
-_Static_assert(sizeof(quire__node) == 64, "a node is one cache line");
+_Static_assert(sizeof(quire__node) + sizeof(quire__kin) == 64, "a block's record takes 64 bytes beside its tokens");
 
 static quire_status open_tier(quire__pool *pool, const quire__allocator *allocator, quire_tier tier, uint32_t slots)
 {
@@ -48,7 +51,7 @@ static quire_status open_tier(quire__pool *pool, const quire__allocator *allocat
 quire_status quire__pool_open(quire__pool *pool, const quire__allocator *allocator, uint32_t block_tokens,
                               uint32_t device_slots, uint32_t host_slots)
 {
-    void *nodes = NULL, *tokens = NULL, *ticket = NULL;
+    void *nodes = NULL, *kin = NULL, *tokens = NULL, *ticket = NULL;
     pool->block_tokens = block_tokens;
     pool->node_count = device_slots + host_slots;
 
@@ -56,6 +59,10 @@ quire_status quire__pool_open(quire__pool *pool, const quire__allocator *allocat
     if (status != QUIRE_OK)
         goto cleanup;
     pool->nodes = nodes;
+    status = quire__memory_take(allocator, pool->node_count, sizeof(quire__kin), "block relations", &kin);
+    if (status != QUIRE_OK)
+        goto cleanup;
+    pool->kin = kin;
     status = quire__memory_take(allocator, pool->node_count, block_tokens * sizeof(int32_t), "block tokens", &tokens);
     if (status != QUIRE_OK)
         goto cleanup;
@@ -72,7 +79,7 @@ quire_status quire__pool_open(quire__pool *pool, const quire__allocator *allocat
         goto cleanup;
 
     for (uint32_t i = 0; i < pool->node_count; i++) {
-        pool->nodes[i].chain = i + 1 < pool->node_count ? i + 1 : QUIRE__NONE;
+        pool->kin[i].chain = i + 1 < pool->node_count ? i + 1 : QUIRE__NONE;
         pool->nodes[i].slot[QUIRE_TIER_DEVICE] = pool->nodes[i].slot[QUIRE_TIER_HOST] = QUIRE__NONE;
     }
     pool->free_node = 0;
@@ -93,6 +100,7 @@ void quire__pool_close(quire__pool *pool, const quire__allocator *allocator)
     }
     quire__memory_give(allocator, pool->ticket);
     quire__memory_give(allocator, pool->tokens);
+    quire__memory_give(allocator, pool->kin);
     quire__memory_give(allocator, pool->nodes);
     *pool = (quire__pool){0};
 }
@@ -101,14 +109,12 @@ uint32_t quire__pool_node_take(quire__pool *pool)
 {
     uint32_t node = pool->free_node;
     QUIRE__ASSERT(node != QUIRE__NONE); /* invariant 2 */
-    quire__node *record = &pool->nodes[node];
-    pool->free_node = record->chain;
-
-    uint32_t generation = record->generation;
-    *record = (quire__node){
-        .parent = QUIRE__NONE, .child = QUIRE__NONE, .older = QUIRE__NONE, .newer = QUIRE__NONE, .chain = QUIRE__NONE,
-        .slot = {QUIRE__NONE, QUIRE__NONE}, .domain = QUIRE__NONE, .generation = generation, .kind = QUIRE__KIND_OPEN,
-    };
+    quire__kin *kin = &pool->kin[node];
+    pool->free_node = kin->chain;
+    *kin = (quire__kin){.parent = QUIRE__NONE, .older = QUIRE__NONE, .newer = QUIRE__NONE, .chain = QUIRE__NONE,
+                        .domain = QUIRE__NONE, .generation = kin->generation};
+    pool->nodes[node] = (quire__node){
+        .child = QUIRE__NONE, .slot = {QUIRE__NONE, QUIRE__NONE}, .kind = QUIRE__KIND_OPEN};
     return node;
 }
 
@@ -120,8 +126,8 @@ void quire__pool_node_give(quire__pool *pool, uint32_t node)
     QUIRE__ASSERT(record->slot[QUIRE_TIER_HOST] == QUIRE__NONE);
     record->kind = QUIRE__KIND_FREE;
     record->refs = 0;
-    record->generation++;
-    record->chain = pool->free_node;
+    pool->kin[node].generation++;
+    pool->kin[node].chain = pool->free_node;
     pool->free_node = node;
 }
 
@@ -129,7 +135,7 @@ quire_block quire__pool_handle(const quire__pool *pool, uint32_t node)
 {
     if (node == QUIRE__NONE)
         return 0;
-    return (quire_block)pool->nodes[node].generation << 32 | (node + 1);
+    return (quire_block)pool->kin[node].generation << 32 | (node + 1);
 }
 
 uint32_t quire__pool_find(const quire__pool *pool, quire_block block)
@@ -137,8 +143,7 @@ uint32_t quire__pool_find(const quire__pool *pool, quire_block block)
     uint32_t node = (uint32_t)block - 1; /* 0 becomes QUIRE__NONE, past every node */
     if (node >= pool->node_count)
         return QUIRE__NONE;
-    const quire__node *record = &pool->nodes[node];
-    if (record->kind != QUIRE__KIND_SEALED || record->generation != (uint32_t)(block >> 32))
+    if (pool->nodes[node].kind != QUIRE__KIND_SEALED || pool->kin[node].generation != (uint32_t)(block >> 32))
         return QUIRE__NONE;
     return node;
 }

@@ -38,26 +38,30 @@ typedef enum quire__standing {
     QUIRE__STANDINGS
 } quire__standing;
 
-/* One cache line. Which fields mean something depends on the kind; see pool.c. */
+/* What a match reads and writes of a block; kin has the rest. Which fields mean something depends on the kind. */
 typedef struct quire__node {
-    uint32_t parent;              /* QUIRE__NONE: begins a prompt */
-    uint32_t child;               /* the newest */
-    uint32_t older, newer;        /* siblings */
-    uint32_t chain;               /* next of the same hash bucket; of a free node: the next free one */
-    uint32_t slot[QUIRE__TIERS];  /* QUIRE__NONE: absent */
-    uint32_t refs;                /* sequences whose table has it, and copies that read it in the open step */
+    uint32_t child;              /* the newest */
+    uint32_t refs;               /* sequences whose table has it, and copies that read it in the open step */
+    uint32_t slot[QUIRE__TIERS]; /* QUIRE__NONE: absent */
+    uint8_t state[QUIRE__TIERS], standing[QUIRE__TIERS];
+    uint8_t kind, reads;
+    uint8_t unused[2];
+} quire__node;
+
+typedef struct quire__kin {
+    uint32_t parent;       /* QUIRE__NONE: begins a prompt */
+    uint32_t older, newer; /* siblings */
+    uint32_t chain;        /* next of the same hash bucket; of a free node: the next free one */
     uint32_t children[QUIRE__TIERS]; /* of its children, those that have a slot in the tier */
     uint32_t hash;
     uint32_t depth; /* blocks before it in its prompt */
     uint32_t domain;
     uint32_t generation;
-    uint8_t kind, reads;
-    uint8_t state[QUIRE__TIERS], standing[QUIRE__TIERS];
-    uint8_t unused[2];
-} quire__node;
+} quire__kin;
 
 typedef struct quire__pool {
     quire__node *nodes;
+    quire__kin *kin; /* of the same nodes */
     int32_t *tokens; /* [node][block_tokens] */
     uint32_t block_tokens, node_count, free_node;
 

@@ -184,9 +184,9 @@ uint32_t quire__prefix_lookup(const quire__prefix *prefix, uint32_t domain, uint
 {
     const quire__pool *pool = prefix->pool;
     uint32_t node = prefix->buckets[hash & prefix->mask];
-    for (; node != QUIRE__NONE; node = pool->nodes[node].chain) {
-        const quire__node *record = &pool->nodes[node];
-        if (record->hash == (uint32_t)hash && record->parent == parent && record->domain == domain &&
+    for (; node != QUIRE__NONE; node = pool->kin[node].chain) {
+        const quire__kin *kin = &pool->kin[node];
+        if (kin->hash == (uint32_t)hash && kin->parent == parent && kin->domain == domain &&
             quire__tokens_equal(quire__pool_tokens(pool, node), tokens, pool->block_tokens))
             break;
     }
@@ -208,7 +208,7 @@ uint32_t quire__prefix_nearest(const quire__prefix *prefix, uint32_t domain, uin
             longest = same;
             best = node;
         }
-        node = pool->nodes[node].older;
+        node = pool->kin[node].older;
     }
     *common = longest;
     return best;
@@ -217,53 +217,52 @@ uint32_t quire__prefix_nearest(const quire__prefix *prefix, uint32_t domain, uin
 void quire__prefix_link(quire__prefix *prefix, uint32_t node, uint32_t domain, uint32_t parent, uint64_t hash)
 {
     quire__node *nodes = prefix->pool->nodes;
-    quire__node *record = &nodes[node];
+    quire__kin *kin = prefix->pool->kin, *own = &kin[node];
     uint32_t *head = parent == QUIRE__NONE ? &prefix->domains[domain].child : &nodes[parent].child;
-    QUIRE__ASSERT(record->kind == QUIRE__KIND_SEALED);
+    QUIRE__ASSERT(nodes[node].kind == QUIRE__KIND_SEALED);
+    QUIRE__ASSERT(nodes[node].child == QUIRE__NONE && own->newer == QUIRE__NONE);
 
-    record->parent = parent;
-    record->domain = domain;
-    record->depth = parent == QUIRE__NONE ? 0 : nodes[parent].depth + 1;
-    record->child = QUIRE__NONE;
-    record->newer = QUIRE__NONE;
-    record->older = *head;
+    own->parent = parent;
+    own->domain = domain;
+    own->depth = parent == QUIRE__NONE ? 0 : kin[parent].depth + 1;
+    own->older = *head;
     if (*head != QUIRE__NONE)
-        nodes[*head].newer = node;
+        kin[*head].newer = node;
     *head = node;
     if (parent == QUIRE__NONE)
         prefix->domains[domain].roots++;
 
     uint32_t *bucket = &prefix->buckets[hash & prefix->mask];
-    record->hash = (uint32_t)hash;
-    record->chain = *bucket;
+    own->hash = (uint32_t)hash;
+    own->chain = *bucket;
     *bucket = node;
 }
 
 void quire__prefix_unlink(quire__prefix *prefix, uint32_t node)
 {
     quire__node *nodes = prefix->pool->nodes;
-    quire__node *record = &nodes[node];
-    uint32_t domain = record->domain;
-    QUIRE__ASSERT(record->child == QUIRE__NONE);
+    quire__kin *kin = prefix->pool->kin, *own = &kin[node];
+    uint32_t domain = own->domain;
+    QUIRE__ASSERT(nodes[node].child == QUIRE__NONE);
 
-    if (record->older != QUIRE__NONE)
-        nodes[record->older].newer = record->newer;
-    if (record->newer != QUIRE__NONE)
-        nodes[record->newer].older = record->older;
-    else if (record->parent != QUIRE__NONE)
-        nodes[record->parent].child = record->older;
+    if (own->older != QUIRE__NONE)
+        kin[own->older].newer = own->newer;
+    if (own->newer != QUIRE__NONE)
+        kin[own->newer].older = own->older;
+    else if (own->parent != QUIRE__NONE)
+        nodes[own->parent].child = own->older;
     else
-        prefix->domains[domain].child = record->older;
+        prefix->domains[domain].child = own->older;
 
-    uint32_t *at = &prefix->buckets[record->hash & prefix->mask];
+    uint32_t *at = &prefix->buckets[own->hash & prefix->mask];
     while (*at != node)
-        at = &nodes[*at].chain;
-    *at = record->chain;
+        at = &kin[*at].chain;
+    *at = own->chain;
 
-    if (record->parent == QUIRE__NONE && --prefix->domains[domain].roots == 0 &&
+    if (own->parent == QUIRE__NONE && --prefix->domains[domain].roots == 0 &&
         prefix->domains[domain].sequences == 0) {
         idle_remove(prefix, domain);
         forget(prefix, domain);
     }
-    record->parent = record->older = record->newer = record->chain = QUIRE__NONE;
+    own->parent = own->older = own->newer = own->chain = QUIRE__NONE;
 }

@@ -94,7 +94,7 @@ static inline uint32_t quire__prefix_child(const quire__prefix *prefix, uint32_t
         return QUIRE__NONE;
     if (quire__tokens_equal(quire__pool_tokens(prefix->pool, guess), tokens, prefix->pool->block_tokens))
         return guess;
-    if (prefix->pool->nodes[guess].older == QUIRE__NONE) /* an only child: nothing to look up */
+    if (prefix->pool->kin[guess].older == QUIRE__NONE) /* an only child: nothing to look up */
         return QUIRE__NONE;
     return quire__prefix_lookup(prefix, domain, parent, tokens,
                                 quire__prefix_hash(prefix, domain, parent, tokens));

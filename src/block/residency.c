@@ -36,14 +36,14 @@
 
 void quire__residency_event(quire__book *book, quire_event_type type, quire_tier tier, uint32_t node)
 {
-    const quire__node *record = &book->pool.nodes[node];
+    const quire__kin *kin = &book->pool.kin[node];
     quire__events_add(&book->events, (quire_event){
         .type = type,
         .tier = tier,
         .block = quire__pool_handle(&book->pool, node),
-        .parent = quire__pool_handle(&book->pool, record->parent),
-        .domain = book->prefix.domains[record->domain].value,
-        .first_token = record->depth * book->config.block_tokens,
+        .parent = quire__pool_handle(&book->pool, kin->parent),
+        .domain = book->prefix.domains[kin->domain].value,
+        .first_token = kin->depth * book->config.block_tokens,
     });
 }
 
@@ -103,26 +103,32 @@ void quire__residency_touch_host(quire__book *book, const uint32_t *path, uint32
 
 void quire__residency_gain(quire__book *book, uint32_t node, quire_tier tier, uint32_t slot, quire__residence state)
 {
-    uint32_t parent = book->pool.nodes[node].parent;
+    uint32_t parent = book->pool.kin[node].parent;
     quire__pool_attach(&book->pool, node, tier, slot, state);
     if (parent != QUIRE__NONE)
-        book->pool.nodes[parent].children[tier]++;
+        book->pool.kin[parent].children[tier]++;
     if (state == QUIRE__RESIDENT)
         quire__residency_event(book, QUIRE_EVENT_STORED, tier, node);
+}
+
+static void forget_child(quire__book *book, uint32_t node, quire_tier tier)
+{
+    uint32_t parent = book->pool.kin[node].parent;
+    if (parent != QUIRE__NONE)
+        book->pool.kin[parent].children[tier]--;
 }
 
 void quire__residency_lose(quire__book *book, uint32_t node, quire_tier tier)
 {
     quire__node *record = &book->pool.nodes[node];
     QUIRE__ASSERT(record->kind == QUIRE__KIND_SEALED);
-    QUIRE__ASSERT(record->children[tier] == 0);
+    QUIRE__ASSERT(book->pool.kin[node].children[tier] == 0);
     if (tier == QUIRE_TIER_HOST || record->refs == 0)
         quire__evict_remove(&book->evict[tier], node);
     if (record->state[tier] == QUIRE__RESIDENT)
         quire__residency_event(book, QUIRE_EVENT_REMOVED, tier, node);
     quire__pool_detach(&book->pool, node, tier);
-    if (record->parent != QUIRE__NONE)
-        book->pool.nodes[record->parent].children[tier]--;
+    forget_child(book, node, tier);
 
     if (record->slot[QUIRE_TIER_DEVICE] == QUIRE__NONE && record->slot[QUIRE_TIER_HOST] == QUIRE__NONE) {
         QUIRE__ASSERT(record->refs == 0);
@@ -178,9 +184,8 @@ uint32_t quire__residency_host_slot(quire__book *book, uint32_t spare)
 
 static uint32_t first_on_host(const quire__book *book, uint32_t sibling)
 {
-    const quire__node *nodes = book->pool.nodes;
-    while (sibling != QUIRE__NONE && nodes[sibling].slot[QUIRE_TIER_HOST] == QUIRE__NONE)
-        sibling = nodes[sibling].older;
+    while (sibling != QUIRE__NONE && book->pool.nodes[sibling].slot[QUIRE_TIER_HOST] == QUIRE__NONE)
+        sibling = book->pool.kin[sibling].older;
     return sibling;
 }
 
@@ -197,8 +202,8 @@ static void drop_host(quire__book *book, uint32_t top)
 {
     uint32_t node = deepest_on_host(book, top);
     while (node != top) {
-        uint32_t parent = book->pool.nodes[node].parent;
-        uint32_t sibling = first_on_host(book, book->pool.nodes[node].older);
+        uint32_t parent = book->pool.kin[node].parent;
+        uint32_t sibling = first_on_host(book, book->pool.kin[node].older);
         quire__residency_lose(book, node, QUIRE_TIER_HOST);
         node = sibling == QUIRE__NONE ? parent : deepest_on_host(book, sibling);
     }
@@ -221,8 +226,7 @@ static void drop_leaf(quire__book *book, uint32_t node)
     }
     if (record->state[QUIRE_TIER_DEVICE] == QUIRE__RESIDENT)
         quire__residency_event(book, QUIRE_EVENT_REMOVED, QUIRE_TIER_DEVICE, node);
-    if (record->parent != QUIRE__NONE)
-        book->pool.nodes[record->parent].children[QUIRE_TIER_DEVICE]--;
+    forget_child(book, node, QUIRE_TIER_DEVICE);
     quire__prefix_unlink(&book->prefix, node);
     record->kind = QUIRE__KIND_DEAD;
     quire__pool_account(&book->pool, node);
@@ -236,7 +240,7 @@ static void drop_subtree(quire__book *book, uint32_t top)
     for (;;) {
         while (nodes[node].child != QUIRE__NONE)
             node = nodes[node].child;
-        uint32_t parent = nodes[node].parent;
+        uint32_t parent = book->pool.kin[node].parent;
         drop_leaf(book, node);
         if (node == top)
             return;
@@ -247,10 +251,10 @@ static void drop_subtree(quire__book *book, uint32_t top)
 /* The next node of a walk through the tree that leaves out what is below `node`. */
 static uint32_t after(const quire__book *book, uint32_t node)
 {
-    const quire__node *nodes = book->pool.nodes;
-    while (node != QUIRE__NONE && nodes[node].older == QUIRE__NONE)
-        node = nodes[node].parent;
-    return node == QUIRE__NONE ? QUIRE__NONE : nodes[node].older;
+    const quire__kin *kin = book->pool.kin;
+    while (node != QUIRE__NONE && kin[node].older == QUIRE__NONE)
+        node = kin[node].parent;
+    return node == QUIRE__NONE ? QUIRE__NONE : kin[node].older;
 }
 
 void quire__residency_clear(quire__book *book, uint32_t domain)

@@ -10,33 +10,48 @@
  *
  * Blocks are sealed in the order of the prompt, so the parent of each is the tree's own node by the time it is needed.
  *
- * Write-through: a block goes to the host as soon as it is sealed, when its parent is there or on its way (the host
- * tier is prefix-closed). Where the host has no slot for it, it is left out, and so is what comes after it.
+ * Write-through. After the blocks of a step are sealed, the sequence's blocks that the host does not have yet are
+ * offloaded, in order, since the host tier is prefix-closed. Mostly these are the blocks just sealed. Others are there
+ * when an offload failed or came late, when the host had no slot, or when it has given blocks of the sequence away:
+ * they are caught up with, as many in a commit as it sealed, so that one bad moment does not keep the rest of a
+ * conversation from the host for ever, and a host that is too small costs at most twice the traffic.
+ *
+ * A long-running sequence becomes the oldest in the host's order, for only a close counts there as use. So when the
+ * next to go would be the very block that we want to continue, the whole path is counted as used now.
  */
 #include "block/seal.h"
 
 #include "base/check.h"
 #include "block/residency.h"
 
-static void plan_offload(quire__book *book, uint32_t node, quire__plan *plan)
+/* A slot for the block that follows `parent`, the last of the path's `count` blocks. */
+static uint32_t host_slot(quire__book *book, const uint32_t *path, uint32_t count)
 {
-    quire__node *record = &book->pool.nodes[node];
-    uint32_t parent = record->parent;
-    if (!book->config.offload || book->config.host_slots == 0)
-        return;
-    if (parent != QUIRE__NONE && book->pool.nodes[parent].slot[QUIRE_TIER_HOST] == QUIRE__NONE)
-        return;
-    if (quire__plan_room(plan) == 0)
-        return;
+    uint32_t parent = count == 0 ? QUIRE__NONE : path[count - 1];
     uint32_t slot = quire__residency_host_slot(book, parent);
+    if (slot == QUIRE__NONE && count > 0 && quire__evict_victim(&book->evict[QUIRE_TIER_HOST]) == parent) {
+        quire__residency_touch_host(book, path, count);
+        slot = quire__residency_host_slot(book, parent);
+    }
+    return slot;
+}
+
+/* Plans the offload of block `at`, whose predecessors the host has. False: not now. */
+static bool plan_offload(quire__book *book, const quire__chain *chain, uint32_t at, quire__plan *plan)
+{
+    uint32_t node = chain->nodes[at];
+    quire__node *record = &book->pool.nodes[node];
+    if (quire__plan_room(plan) == 0 || (record->reads & QUIRE__READS_DEVICE)) /* an offload given up still reads it */
+        return false;
+    uint32_t slot = host_slot(book, chain->nodes, at);
     if (slot == QUIRE__NONE)
-        return;
+        return false;
 
     quire__residency_gain(book, node, QUIRE_TIER_HOST, slot, QUIRE__ARRIVING);
-    if (parent == QUIRE__NONE)
+    if (at == 0)
         quire__evict_insert_path(&book->evict[QUIRE_TIER_HOST], &node, 1);
     else
-        quire__evict_insert_below(&book->evict[QUIRE_TIER_HOST], node, parent);
+        quire__evict_insert_below(&book->evict[QUIRE_TIER_HOST], node, chain->nodes[at - 1]);
     if (!(book->holes & QUIRE__BOOK_HOLE_OFFLOAD_SOURCE))
         record->reads |= QUIRE__READS_DEVICE;
     quire__pool_account(&book->pool, node);
@@ -47,6 +62,22 @@ static void plan_offload(quire__book *book, uint32_t node, quire__plan *plan)
         .node = node,
         .ticket = book->step,
     });
+    return true;
+}
+
+/* Offloads what the host lacks of the chain's full blocks, `most` of them. */
+static void offload(quire__book *book, quire__chain *chain, uint32_t most, quire__plan *plan)
+{
+    const quire__node *nodes = book->pool.nodes;
+    const uint32_t full = chain->length / book->config.block_tokens;
+    uint32_t at = chain->offloaded < full ? chain->offloaded : full;
+    while (at > 0 && nodes[chain->nodes[at - 1]].slot[QUIRE_TIER_HOST] == QUIRE__NONE)
+        at--;
+    while (at < full && nodes[chain->nodes[at]].slot[QUIRE_TIER_HOST] != QUIRE__NONE)
+        at++;
+    for (; at < full && most > 0 && plan_offload(book, chain, at, plan); most--)
+        at++;
+    chain->offloaded = at;
 }
 
 /* `twin` is what the tree has in place of our `node`. */
@@ -68,8 +99,8 @@ static void adopt(quire__book *book, uint32_t node, uint32_t twin)
         quire__pool_detach(pool, twin, QUIRE_TIER_DEVICE);
     } else {
         record->refs = 1;
-        if (record->parent != QUIRE__NONE)
-            pool->nodes[record->parent].children[QUIRE_TIER_DEVICE]++;
+        if (pool->kin[twin].parent != QUIRE__NONE)
+            pool->kin[pool->kin[twin].parent].children[QUIRE_TIER_DEVICE]++;
     }
     quire__pool_transfer(pool, node, twin);
     quire__pool_node_give(pool, node);
@@ -82,13 +113,13 @@ static void link_new(quire__book *book, uint32_t node, uint32_t domain, uint32_t
     book->pool.nodes[node].kind = QUIRE__KIND_SEALED;
     quire__prefix_link(&book->prefix, node, domain, parent, hash);
     if (parent != QUIRE__NONE)
-        book->pool.nodes[parent].children[QUIRE_TIER_DEVICE]++;
+        book->pool.kin[parent].children[QUIRE_TIER_DEVICE]++;
     quire__pool_account(&book->pool, node);
     quire__residency_event(book, QUIRE_EVENT_STORED, QUIRE_TIER_DEVICE, node);
     book->counters.blocks_sealed++;
 }
 
-static void seal(quire__book *book, quire__chain *chain, uint32_t at, quire__plan *plan)
+static void seal(quire__book *book, quire__chain *chain, uint32_t at)
 {
     quire__pool *pool = &book->pool;
     uint32_t node = chain->nodes[at], parent = at == 0 ? QUIRE__NONE : chain->nodes[at - 1];
@@ -100,7 +131,6 @@ static void seal(quire__book *book, quire__chain *chain, uint32_t at, quire__pla
     uint32_t twin = quire__prefix_lookup(&book->prefix, chain->domain, parent, tokens, hash);
     if (twin == QUIRE__NONE) {
         link_new(book, node, chain->domain, parent, hash);
-        plan_offload(book, node, plan);
         return;
     }
     if (pool->nodes[twin].state[QUIRE_TIER_DEVICE] == QUIRE__RESIDENT)
@@ -118,12 +148,15 @@ static void seal(quire__book *book, quire__chain *chain, uint32_t at, quire__pla
 void quire__seal_commit(quire__book *book, quire__chain *chain, quire__plan *plan)
 {
     const uint32_t block_tokens = book->config.block_tokens;
-    uint32_t first = chain->length / block_tokens;
+    const uint32_t first = chain->length / block_tokens;
     chain->length += chain->pending;
     book->counters.computed_tokens += chain->pending;
     chain->pending = 0;
-    for (uint32_t i = first; i < chain->length / block_tokens; i++)
-        seal(book, chain, i, plan);
+    const uint32_t full = chain->length / block_tokens;
+    for (uint32_t i = first; i < full; i++)
+        seal(book, chain, i);
+    if (full > first && book->config.offload && book->config.host_slots > 0)
+        offload(book, chain, 2 * (full - first), plan);
 
     if (chain->source != QUIRE__NONE) {
         uint32_t source = chain->source;

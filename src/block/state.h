@@ -18,6 +18,7 @@ typedef struct quire__chain {
     uint32_t length;  /* tokens; the last block may hold more than this sequence has of it */
     uint32_t matched; /* of them, found by a match */
     uint32_t ready;   /* blocks before this one are resident */
+    uint32_t offloaded; /* about where the host tier's part of the chain ends: a hint */
     uint32_t changed; /* the first table entry that the reader has not seen */
     uint32_t pending; /* tokens reserved in the open step; 0: not in a step */
     uint32_t kept;    /* blocks before the reserve */

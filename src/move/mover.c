@@ -308,7 +308,7 @@ static bool poll_oldest(quire__mover *mover, direction *way, quire__completion_f
         quire__device_event_query(mover->config.device, what->event, &done) != QUIRE_OK)
         what->failed = done = true;
     if (!done) {
-        if (!what->late && quire__clock_us() > what->deadline_us) {
+        if (!what->late && quire__clock_us() >= what->deadline_us) {
             what->late = true;
             batch_report(mover, way, what, QUIRE__MOVE_LATE, fn, arg);
         }
@@ -344,4 +344,9 @@ quire__host_tier *quire__mover_host_tier(quire__mover *mover)
 void quire__mover_set_holes(quire__mover *mover, uint32_t holes)
 {
     mover->holes = holes;
+}
+
+void quire__mover_set_timeout(quire__mover *mover, uint64_t timeout_us)
+{
+    mover->config.timeout_us = timeout_us;
 }

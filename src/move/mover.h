@@ -58,5 +58,7 @@ typedef enum quire__mover_hole {
     QUIRE__MOVER_HOLE_CHECKSUM = 16           /* do not verify what comes back */
 } quire__mover_hole;
 void quire__mover_set_holes(quire__mover *mover, uint32_t holes);
+/* Tests only: 0 makes every copy late that has not ended at the first look. */
+void quire__mover_set_timeout(quire__mover *mover, uint64_t timeout_us);
 
 #endif

@@ -411,20 +411,19 @@ void naive_match(naive_book *book, int s, const int32_t *tokens, uint32_t count,
     const uint32_t size = book->config.block_tokens, spare = kept_free(book, s);
     uint32_t left = count > 0 ? count - 1 : 0, partial = 0, of_it = 0;
     int before = book->plans, parent = NAIVE_NONE;
-    bool room = true;
     while (left >= size) {
         int b = child_with(book, seq->domain, parent, tokens + seq->length);
         if (b == NAIVE_NONE)
             break;
         if (book->block[b].place[DEVICE] != NAIVE_NOWHERE)
             take_shared(book, s, b);
-        else if (!(room = take_restore(book, s, b, spare)))
+        else if (!take_restore(book, s, b, spare))
             break;
         seq->length += size;
         left -= size;
         parent = b;
     }
-    if (room && left > 0 && blocks_of(book, count) < book->config.device_slots) {
+    if (left > 0 && blocks_of(book, count) < book->config.device_slots) {
         int b = nearest(book, seq->domain, parent, tokens + seq->length, left < size ? left : size, &of_it);
         bool here = b != NAIVE_NONE && book->block[b].place[DEVICE] != NAIVE_NOWHERE;
         if (here)
@@ -562,19 +561,23 @@ void naive_name(naive_book *book, int s, const int32_t *tokens)
     }
 }
 
-static void offload(naive_book *book, int b)
+static bool offload(naive_book *book, const naive_seq *seq, int b)
 {
     int parent = book->block[b].parent;
-    if (!book->config.offload || book->config.host_slots == 0)
-        return;
-    if (parent != NAIVE_NONE && book->block[parent].place[HOST] == NAIVE_NOWHERE)
-        return;
-    if (!make_room(book, HOST, parent))
-        return;
+    if (in_flight(book, b, DEVICE))
+        return false;
+    if (!make_room(book, HOST, parent)) {
+        if (parent == NAIVE_NONE || book->order[HOST][0] != parent)
+            return false;
+        touch_host(book, seq);
+        if (!make_room(book, HOST, parent))
+            return false;
+    }
     book->block[b].place[HOST] = NAIVE_ARRIVING;
     enter_order(book, HOST, b, parent == NAIVE_NONE ? book->ordered[HOST] : place_in_order(book, HOST, parent));
     book->move[book->moves++] = (naive_move){.type = QUIRE__MOVE_OFFLOAD, .side = {b, b}};
     book->planned[book->plans++] = b;
+    return true;
 }
 
 static void seal(naive_book *book, int s, int at)
@@ -590,7 +593,6 @@ static void seal(naive_book *book, int s, int at)
         block->born = ++book->clock;
         book->stats.blocks_sealed++;
         event(book, QUIRE_EVENT_STORED, DEVICE, ours);
-        offload(book, ours);
         return;
     }
     leave_order(book, DEVICE, twin);
@@ -614,8 +616,16 @@ void naive_commit(naive_book *book, int s)
     seq->length += seq->pending;
     book->stats.computed_tokens += seq->pending;
     seq->pending = 0;
-    for (uint32_t i = before; i < seq->length / size; i++)
+    uint32_t full = seq->length / size, most = 2 * (full - before);
+    for (uint32_t i = before; i < full; i++)
         seal(book, s, (int)i);
+    for (uint32_t i = 0; i < full && most > 0 && book->config.offload && book->config.host_slots > 0; i++) {
+        if (book->block[seq->blocks[i]].place[HOST] != NAIVE_NOWHERE)
+            continue;
+        if (!offload(book, seq, seq->blocks[i]))
+            break;
+        most--;
+    }
     int source = seq->source;
     seq->source = NAIVE_NONE;
     if (source != NAIVE_NONE)

@@ -523,6 +523,8 @@ static bool world_open(world *w)
     quire__book_set_holes(w->cache->book, options->book_holes);
     quire__mover_set_holes(w->cache->mover, options->mover_holes);
     quire__tables_set_hole(w->cache->tables, options->staging_hole);
+    if (options->late_copies)
+        quire__mover_set_timeout(w->cache->mover, 0);
     for (int i = 0; i < 2; i++)
         if (!must(w, quire__device_stream_open(w->cache->device, &w->streams[i]), "stream"))
             return false;

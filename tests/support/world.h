@@ -16,6 +16,7 @@ typedef struct world_options {
     uint32_t block_tokens, device_blocks, host_blocks;
     uint32_t operations;
     bool fail_copies;  /* some offloads and restores fail */
+    bool late_copies;  /* copies that have not ended at the first look are given up, and end later */
     bool corrupt_host; /* some host blocks change behind the cache's back */
     bool two_streams;  /* steps alternate between two streams */
     uint32_t book_holes, mover_holes;
