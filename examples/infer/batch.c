@@ -143,8 +143,9 @@ static int look_at_restore(engine *e, branch *b, infer_error *error)
     quire_seq_info info;
     if (quire_seq_get(e->cache, b->seq, &info)) return infer_fail(error, "%s", quire_error_text());
     if (!info.ready) return 0;
-    engine_result *result = &b->request->result;
-    result->host -= b->length - info.length; /* what did not come counts as computed */
+    engine_result *result = &b->request->result; /* what did not come will be computed */
+    result->host -= b->length - info.length;
+    if (result->prompt_hit == b->length) result->prompt_hit = info.length;
     b->length = info.length;
     b->restored = true;
     return 0;

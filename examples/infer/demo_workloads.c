@@ -189,9 +189,13 @@ static void close_talks(conversation talks[TALKS])
     for (size_t i = 0; i < TALKS; i++) conversation_close(&talks[i]);
 }
 
-static job talk_job(conversation *talk)
+static int next_turn(stage *s, conversation talks[TALKS], size_t turn, job jobs[TALKS])
 {
-    return (job){ .prompt = &talk->tokens, .most_tokens = ANSWER_TOKENS, .branches = 1, .talk = talk };
+    for (size_t i = 0; i < TALKS; i++) {
+        if (talk_on(s, &talks[i], i, turn)) return -1;
+        jobs[i] = (job){ .prompt = &talks[i].tokens, .most_tokens = ANSWER_TOKENS, .branches = 1, .talk = &talks[i] };
+    }
+    return 0;
 }
 
 /* ---- the workloads ----------------------------------------------------------------------------------------- */
@@ -219,12 +223,11 @@ static int run_talks(stage *s)
     int status = 0;
     open_talks(s, talks);
     s->total = TALKS * TURNS;
-    for (size_t turn = 0; !status && turn < TURNS; turn++)
-        for (size_t i = 0; !status && i < TALKS; i++) {
-            status = talk_on(s, &talks[i], i, turn);
-            job j = talk_job(&talks[i]);
-            if (!status) status = serve(s, &j, 1);
-        }
+    for (size_t turn = 0; !status && turn < TURNS; turn++) {
+        job jobs[TALKS];
+        status = next_turn(s, talks, turn, jobs);
+        if (!status) status = serve(s, jobs, TALKS);
+    }
     close_talks(talks);
     return status;
 }
@@ -257,17 +260,14 @@ static int run_tight(stage *s)
         job jobs[TALKS + 1];
         status = ask(s, t->handbook, t->question[turn], &prompt);
         jobs[0] = (job){ .prompt = &prompt, .most_tokens = ANSWER_TOKENS, .branches = 1 };
-        for (size_t i = 0; !status && i < TALKS; i++) {
-            status = talk_on(s, &talks[i], i, turn);
-            jobs[1 + i] = talk_job(&talks[i]);
-        }
+        if (!status) status = next_turn(s, talks, turn, jobs + 1);
         if (!status) status = serve(s, jobs, TALKS + 1);
         token_list_free(&prompt);
     }
     token_list prompt = { 0 };
     job j = { .prompt = &prompt, .most_tokens = SAMPLE_TOKENS, .branches = 4, .temperature = 0.9f,
               .prune_every = PRUNE_EVERY };
-    if (!status) status = ask(s, t->handbook, "Write a short poem about this place.", &prompt);
+    if (!status) status = ask(s, t->letter[0], "Write a short answer to this letter.", &prompt);
     if (!status) status = serve(s, &j, 1);
     token_list_free(&prompt);
     close_talks(talks);

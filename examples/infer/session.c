@@ -29,7 +29,7 @@ static int open_cache(session *s, infer_error *error)
                           .query_heads = c->heads };
     options.groups = &group;
     options.group_count = 1;
-    options.device = s->backend->ops->name;
+    options.device = s->device;
     if (given->device_bytes) options.device_bytes = given->device_bytes;
     if (given->host_bytes != UINT64_MAX) options.host_bytes = given->host_bytes;
     if (given->block_tokens) options.block_tokens = given->block_tokens;
@@ -69,22 +69,30 @@ int session_reopen(session *s, const session_options *options, infer_error *erro
 
 /* ---- the model --------------------------------------------------------------------------------------------- */
 
-/* Which device, by the options, then QUIRE_DEVICE; "auto" is the GPU where there is one. */
+static int open_host(session *s, uint32_t threads, infer_error *error)
+{
+    snprintf(s->device, sizeof s->device, "host");
+    return backend_host_open(&s->backend, threads, error);
+}
+
+/* Which device, by the options, then QUIRE_DEVICE; "auto" is the GPU where there is one. The cache gets the same. */
 static int open_backend(session *s, infer_error *error)
 {
     quire_options defaults;
     if (quire_options_init(&defaults, sizeof defaults)) return infer_fail(error, "%s", quire_error_text());
     const char *device = s->options.device ? s->options.device : defaults.device;
-    if (!strcmp(device, "host")) return backend_host_open(&s->backend, defaults.threads, error);
-#ifdef INFER_CUDA
     bool automatic = !strcmp(device, "auto");
-    if (automatic || !strncmp(device, "cuda:", 5)) {
-        int ordinal = automatic ? 0 : atoi(device + 5);
-        if (!backend_cuda_open(&s->backend, ordinal, defaults.deterministic, error)) return 0;
+    if (!strcmp(device, "host")) return open_host(s, defaults.threads, error);
+#ifdef INFER_CUDA
+    int ordinal = 0;
+    char rest;
+    if (automatic || sscanf(device, "cuda:%d%c", &ordinal, &rest) == 1) {
+        snprintf(s->device, sizeof s->device, "cuda:%d", ordinal);
+        if (!backend_cuda_open(&s->backend, ordinal, defaults.deterministic != 0, error)) return 0;
         if (!automatic) return -1;
     }
 #endif
-    if (!strcmp(device, "auto")) return backend_host_open(&s->backend, defaults.threads, error);
+    if (automatic) return open_host(s, defaults.threads, error);
     return infer_fail(error, "no backend for the device \"%s\"; this build has \"host\"%s", device,
 #ifdef INFER_CUDA
                       ", \"cuda:N\" and \"auto\""

@@ -26,6 +26,7 @@ typedef struct session {
     chat_template chat;     /* family and texts; has_chat says whether there is one */
     bool has_chat;
     backend *backend;
+    char device[16];        /* of the backend and the cache: "host" or "cuda:N" */
     model *model;
     quire_cache *cache;
     engine *engine;
