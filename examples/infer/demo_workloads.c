@@ -11,11 +11,12 @@
 
 enum {
     ROUND = 16,           /* most requests of one */
-    QUESTIONS_ASKED = 7,  /* in a */
+    QUESTIONS_ASKED = 6,  /* in a */
     TALKS = 4,            /* conversations in b and d */
-    TURNS = 3,
-    ANSWER_TOKENS = 16,
-    SAMPLE_TOKENS = 24,
+    TURNS = 3,            /* of each in b */
+    ROUNDS = 2,           /* in d */
+    ANSWER_TOKENS = 12,
+    SAMPLE_TOKENS = 20,
     PRUNE_EVERY = 8,
     AMPLE_TOKENS = 12288, /* arena of all workloads but d */
     TIGHT_TOKENS = 2304,  /* arena of d: one request about the handbook, and a little more */
@@ -254,8 +255,8 @@ static int run_tight(stage *s)
     conversation talks[TALKS];
     int status = 0;
     open_talks(s, talks);
-    s->total = TURNS * (TALKS + 1) + 1;
-    for (size_t turn = 0; !status && turn < TURNS; turn++) {
+    s->total = ROUNDS * (TALKS + 1) + 1;
+    for (size_t turn = 0; !status && turn < ROUNDS; turn++) {
         token_list prompt = { 0 };
         job jobs[TALKS + 1];
         status = ask(s, t->handbook, t->question[turn], &prompt);

@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 enum {
-    SPINS = 4000, /* before a thread sleeps: some 50 us, longer than the gap between two loops of a layer */
+    SPINS = 1000, /* before a thread sleeps: 10 to 60 us by the CPU, longer than most gaps between two loops */
     MOST_THREADS = 256
 };
 

@@ -36,9 +36,9 @@
 #endif
 #if defined(EMU_TSAN)
 #include <sanitizer/tsan_interface.h>
-/* Exported by the TSan runtime, declared in none of its public headers. */
-extern "C" void __tsan_read_range(void *address, unsigned long bytes);
-extern "C" void __tsan_write_range(void *address, unsigned long bytes);
+/* Exported by the TSan runtime, declared in none of its public headers; the types are those of gcc's built-in. */
+extern "C" void __tsan_read_range(void *address, long bytes);
+extern "C" void __tsan_write_range(void *address, long bytes);
 #define EMU_UNCHECKED __attribute__((no_sanitize("thread"), noinline))
 #else
 #define EMU_UNCHECKED
