@@ -3,10 +3,10 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/random.h>
 
 #include "base/clock.h"
 #include "base/config.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/status.h"
 
@@ -70,9 +70,8 @@ static quire_status take_options(quire_cache *cache, const quire_options *option
     cache->options.groups = &cache->group;
     snprintf(cache->policy_name, sizeof cache->policy_name, "%s", options->policy);
     cache->options.policy = cache->policy_name;
-    if (options->hash_key == 0 &&
-        getrandom(&cache->options.hash_key, sizeof cache->options.hash_key, 0) != sizeof cache->options.hash_key)
-        return quire__fail(QUIRE_EDEVICE, "the system gave no random bytes for hash_key; set QUIRE_HASH_KEY");
+    if (options->hash_key == 0)
+        cache->options.hash_key = quire__random_key();
     return QUIRE_OK;
 }
 

@@ -44,13 +44,13 @@ static size_t place(size_t *end, size_t count, size_t size)
     return at;
 }
 
-/* A row of t tokens makes ceil(t / QUIRE__TILE_TOKENS) tiles, so rows + tokens / QUIRE__TILE_TOKENS bounds them all. */
+/* A row of t tokens makes ceil(t / QUIRE__PREFILL_TILE) tiles, so rows + tokens / QUIRE__PREFILL_TILE bounds them all. */
 static void lay_out(quire__tables *tables)
 {
     size_t rows = tables->config.max_rows, tokens = tables->config.max_tokens, end = 0;
     header *h = &tables->header;
 
-    tables->max_tiles = (uint32_t)(rows + tokens / QUIRE__TILE_TOKENS);
+    tables->max_tiles = (uint32_t)(rows + tokens / QUIRE__PREFILL_TILE);
     h->context_lens = place(&end, rows, sizeof(int32_t));
     h->query_start = place(&end, rows + 1, sizeof(int32_t));
     h->slot_mapping = place(&end, tokens, sizeof(int64_t));
@@ -243,12 +243,12 @@ static void write_row(const quire__tables *tables, cursor *at, uint32_t index, c
     if (row->added == 1) {
         decode_tokens[at->decodes++] = (int32_t)at->tokens;
     } else {
-        for (uint32_t i = 0; i < row->added; i += QUIRE__TILE_TOKENS) {
+        for (uint32_t i = 0; i < row->added; i += QUIRE__PREFILL_TILE) {
             uint32_t left = row->added - i;
             tiles[at->tiles++] =
                 (quire_tile){.row = (int32_t)index,
                              .first_token = (int32_t)(at->tokens + i),
-                             .tokens = (int32_t)(left < QUIRE__TILE_TOKENS ? left : QUIRE__TILE_TOKENS)};
+                             .tokens = (int32_t)(left < QUIRE__PREFILL_TILE ? left : QUIRE__PREFILL_TILE)};
         }
     }
     at->tokens += row->added;

@@ -13,9 +13,6 @@
 #include "base/memory.h"
 #include "device/device.h"
 
-/* Query tokens of one tile at most. */
-#define QUIRE__TILE_TOKENS 64
-
 typedef struct quire__tables quire__tables;
 
 typedef struct quire__tables_config {
