@@ -60,13 +60,14 @@ static void add_up(world_result *sum, const world_result *one)
     sum->offload_failures += one->offload_failures;
     sum->checksum_failures += one->checksum_failures;
     sum->deduplicated += one->deduplicated;
+    sum->late += one->late;
 }
 
 static void run_seeds(uint32_t count, world_options (*make)(uint64_t seed), world_result *sum)
 {
     uint64_t first = first_seed();
 
-    *sum = (world_result){{0}, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+    memset(sum, 0, sizeof *sum);
     for (uint64_t seed = first; seed < first + count; seed++) {
         world_options options = make(seed);
         world_result result;
@@ -140,7 +141,8 @@ static void a_late_copy_is_a_miss_and_never_wrong_data(void **state)
 
     (void)state;
     run_seeds(seed_count(150), with_late_copies, &sum);
-    assert_true(sum.steps > 0);
+    print_message("%llu moves were late\n", (unsigned long long)sum.late);
+    assert_true(sum.late > 0 && sum.restored_tokens > 0);
 }
 
 static world_options with_corruption(uint64_t seed)

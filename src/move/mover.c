@@ -310,6 +310,7 @@ static bool poll_oldest(quire__mover *mover, direction *way, quire__completion_f
     if (!done) {
         if (!what->late && quire__clock_us() >= what->deadline_us) {
             what->late = true;
+            mover->stats.late += what->count;
             batch_report(mover, way, what, QUIRE__MOVE_LATE, fn, arg);
         }
         return false;

@@ -24,6 +24,7 @@ typedef struct quire__mover_config {
 typedef struct quire__mover_stats {
     uint64_t offloads, offload_bytes, offload_failures;
     uint64_t restores, restore_bytes, restore_failures, checksum_failures;
+    uint64_t late;      /* moves given up before they ended */
     uint32_t in_flight; /* moves */
 } quire__mover_stats;
 

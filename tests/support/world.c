@@ -534,9 +534,12 @@ static bool world_open(world *w)
 static void world_count(world *w)
 {
     quire_stats stats = {.size = sizeof stats};
+    quire__mover_stats moved;
 
     if (quire_cache_stats(w->cache, &stats) != QUIRE_OK)
         return;
+    quire__mover_stats_get(w->cache->mover, &moved);
+    w->result->late = moved.late;
     w->result->restored_tokens = stats.hit_tokens_host;
     w->result->evictions = stats.evictions_device;
     w->result->copies_on_write = stats.copies_on_write;

@@ -26,7 +26,7 @@ typedef struct world_options {
 typedef struct world_result {
     char failure[256]; /* empty: all bytes were right */
     uint64_t steps, tokens, restored_tokens, evictions, copies_on_write, restore_failures, checksum_failures,
-        deduplicated, offload_failures;
+        deduplicated, offload_failures, late;
 } world_result;
 
 /* Runs it to the end or to the first wrong byte. Returns true when nothing was wrong. */
