@@ -1,4 +1,4 @@
-/* clock.h: monotonic time, for deadlines only. The deciding half has no clock. */
+/* clock.h: monotonic time, for deadlines, and for the deciding half, which is told it: it has no clock itself. */
 #ifndef QUIRE_CLOCK_H
 #define QUIRE_CLOCK_H
 

@@ -117,6 +117,17 @@ void quire__book_close(quire__book *book)
     quire__memory_give(&allocator, book);
 }
 
+void quire__book_set_time(quire__book *book, uint64_t now_us)
+{
+    if (now_us > book->now)
+        book->now = now_us;
+}
+
+uint64_t quire__book_time(const quire__book *book)
+{
+    return book->now;
+}
+
 /* ---- sequences ----------------------------------------------------------------------------------------------- */
 
 static quire__chain *chain_of(const quire__book *book, uint32_t seq)

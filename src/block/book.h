@@ -1,6 +1,6 @@
 /* book.h: the deciding half behind one door. Who holds which block, which prompt spells which blocks, what goes when
  * memory is short. Pure bookkeeping on flat arrays taken at open: no bytes, no I/O, no clock, no device. The same
- * calls give the same decisions.
+ * calls, at the same times (quire__book_set_time), give the same decisions.
  *
  * Protocol of a step:   step_begin, reserve (a sequence)..., [name ...], commit or cancel (each of them), step_end.
  * Protocol of a move:   an offload or restore that a call put into a plan is answered by exactly one quire__book_complete.
@@ -31,6 +31,12 @@ typedef struct quire__book_config {
 /* QUIRE_ENOMEM, QUIRE_EINVAL (an unknown policy: the text lists the known ones). */
 quire_status quire__book_open(quire__book **book, const quire__book_config *config);
 void quire__book_close(quire__book *book);
+
+/* The time from here on, in microseconds from any start; eviction policies are told it. The book has no clock of its own,
+ * so that a replay can bring its own time: the same calls with the same times give the same decisions. Time never goes
+ * back: an earlier one than before is taken as that. */
+void quire__book_set_time(quire__book *book, uint64_t now_us);
+uint64_t quire__book_time(const quire__book *book);
 
 /* ---- sequences */
 quire_status quire__book_seq_open(quire__book *book, uint64_t domain, uint32_t *seq);

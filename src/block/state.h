@@ -40,6 +40,7 @@ struct quire__book {
     uint32_t free_chain_count;
     uint32_t holders;          /* sequences with at least one block */
 
+    uint64_t now;  /* microseconds, as the caller says */
     uint64_t step; /* the last one that began */
     bool stepping;
     uint32_t holes;

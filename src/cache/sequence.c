@@ -65,6 +65,7 @@ quire_status quire_seq_match(quire_cache *cache, quire_seq seq, const int32_t *t
     QUIRE__TRY(find_idle(cache, seq, "match", &index));
     QUIRE__TRY(check_tokens(tokens, count));
     quire__cache_take_in(cache);
+    quire__book_set_time(cache->book, quire__clock_us());
     QUIRE__TRY(quire__book_seq_match(cache->book, index, tokens, count, &cache->moves, &found));
     quire__cache_start_moves(cache);
     if (hit != NULL)
@@ -133,6 +134,7 @@ quire_status quire_seq_close(quire_cache *cache, quire_seq seq)
     uint32_t index = 0;
 
     QUIRE__TRY(find_idle(cache, seq, "close", &index));
+    quire__book_set_time(cache->book, quire__clock_us());
     quire__book_seq_close(cache->book, index);
     cache->faces[index].open = false;
     cache->faces[index].generation++;

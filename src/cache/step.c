@@ -27,6 +27,7 @@ quire_status quire_step_begin(quire_cache *cache, void *stream, quire_step **out
     step->number = ++cache->steps;
     step->row_count = step->tokens = 0;
     step->state = QUIRE__STEP_ADDING;
+    quire__book_set_time(cache->book, quire__clock_us());
     quire__book_step_begin(cache->book, step->number);
     *out = step;
     return QUIRE_OK;
