@@ -108,6 +108,8 @@ inline quire_status check_attend(const quire__attend_args &args)
     if (args.count < 0 || args.layer < 0 || args.query_heads < args.pages.kv_heads ||
         args.query_heads % args.pages.kv_heads != 0)
         return QUIRE_EINVAL;
+    if (args.window > 0 || args.soft_cap > 0 || args.sinks)
+        return QUIRE_EUNSUPPORTED;
     if (args.count == 0)
         return QUIRE_OK;
     if ((status = check_tensor(args.q, args.query_heads)) != QUIRE_OK ||

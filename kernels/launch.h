@@ -78,6 +78,10 @@ typedef struct quire__attend_args {
     const int32_t *block_table;
     int32_t table_stride;
     const int32_t *token_rows, *positions; /* [tokens]; a token sees keys 0..position of its row */
+    /* beyond that: quire_attend_params. 0 and NULL: none. */
+    int32_t window;     /* a token sees the newest `window` of those keys only; pages of older ones are not read */
+    float soft_cap;     /* score -> soft_cap tanh(score / soft_cap) */
+    const float *sinks; /* [query_heads]: a score more in the softmax of each head, with nothing to add to the sum */
     const int32_t *select;                 /* decode: [count] token indices; NULL: first_token .. first_token+count-1 */
     int32_t first_token;
     const quire_tile *tiles; /* prefill: [count] */

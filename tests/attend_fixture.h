@@ -23,7 +23,7 @@ typedef struct attend_fixture {
     int64_t block_bytes;
     size_t arena_bytes, q_bytes, out_bytes;
     unsigned char *arena, *q, *out;
-    float *scales;
+    float *scales, *sinks; /* sinks: [query heads], for who wants them */
     int32_t *table, *token_rows, *positions;
     quire_tile *tiles; /* one a row */
 } attend_fixture;
@@ -130,6 +130,10 @@ static inline void fixture_open(attend_fixture *f, const attend_shape *shape, in
             f->scales[i] = (float)(0.75 + 0.5 * fixture_uniform(random));
     }
 
+    f->sinks = malloc((size_t)query_heads * sizeof *f->sinks);
+    for (int32_t i = 0; i < query_heads; i++)
+        f->sinks[i] = i % 7 == 6 ? -INFINITY : (float)(4 * fixture_uniform(random));
+
     int32_t *order = malloc((size_t)(f->blocks > 0 ? f->blocks : 1) * sizeof *order);
     for (int32_t i = 0; i < f->blocks; i++) {
         int32_t at = (int32_t)(quire__random(random) % (uint64_t)(i + 1));
@@ -152,9 +156,24 @@ static inline void fixture_open(attend_fixture *f, const attend_shape *shape, in
                            (float)(4 * fixture_uniform(random)));
 }
 
+/* Some of window, soft cap and sinks, by the bits of `which`: 8 combinations. Table entries of pages that no token of
+ * the fixture sees are put far outside the arena. */
+static inline void fixture_feature(attend_fixture *f, quire__attend_args *args, int32_t which, int32_t window)
+{
+    args->window = which & 1 ? window : 0;
+    args->soft_cap = which & 2 ? 1.5f : 0;
+    args->sinks = which & 4 ? f->sinks : NULL;
+    for (int32_t row = 0; row < f->rows && args->window > 0; row++) {
+        const quire_tile *tile = &f->tiles[row];
+        int32_t first = f->positions[tile->first_token] + 1 - window;
+        for (int32_t column = 0; column < first / f->shape.block_tokens; column++)
+            f->table[(int64_t)row * f->table_stride + column] = 1 << 30;
+    }
+}
+
 static inline void fixture_close(attend_fixture *f)
 {
-    free(f->arena), free(f->q), free(f->out), free(f->scales);
+    free(f->arena), free(f->q), free(f->out), free(f->scales), free(f->sinks);
     free(f->table), free(f->token_rows), free(f->positions), free(f->tiles);
 }
 

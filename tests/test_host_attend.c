@@ -88,20 +88,22 @@ static void against_oracle(engine *e, uint64_t *random)
         unsigned char *expected = malloc(f.out_bytes);
         int32_t layer = pick(random, 0, shape.layers - 1);
         quire__attend_args args = fixture_args(&f, layer, expected);
+        fixture_feature(&f, &args, round % 8, pick(random, 1, pick(random, 0, 1) ? 160 : 20));
         quire__host_attend_prefill(&args);
-        args = fixture_args(&f, layer, f.out);
+        args.out.data = f.out;
         assert_int_equal(quire__host_attend_run(e->attend, &args), QUIRE_OK);
         double difference = fixture_difference(&f, expected, f.out);
         if (!(difference <= fixture_tolerance(shape.tensor)))
-            fail_msg("%s cache, %s tensors, block %d, dim %d, %d x %d heads: off by %g",
+            fail_msg("%s cache, %s tensors, block %d, dim %d, %d x %d heads, window %d, cap %g, sinks %d: off by %g",
                      quire__dtype_name(shape.cache), quire__dtype_name(shape.tensor), shape.block_tokens,
-                     shape.head_dim, shape.kv_heads, shape.group, difference);
+                     shape.head_dim, shape.kv_heads, shape.group, args.window, (double)args.soft_cap,
+                     args.sinks != NULL, difference);
         free(expected);
         fixture_close(&f);
     }
 }
 
-static void attention_equals_the_oracle(void **state)
+static void attention_with_window_cap_and_sinks_equals_the_oracle(void **state)
 {
     (void)state;
     each_isa(against_oracle, 11);
@@ -183,10 +185,11 @@ static void decode_prefill(engine *e, uint64_t *random)
         random_fixture(&f, &shape, random);
         unsigned char *expected = malloc(f.out_bytes);
         quire__attend_args args = fixture_args(&f, 0, expected);
+        fixture_feature(&f, &args, round % 8, pick(random, 1, 70));
         assert_int_equal(quire__host_attend_run(e->attend, &args), QUIRE_OK);
 
         /* each token alone, in a run of tokens, or in small tiles */
-        args = fixture_args(&f, 0, f.out);
+        args.out.data = f.out;
         args.tiles = NULL;
         args.count = 1;
         for (args.first_token = 0; args.first_token < f.tokens; args.first_token++)
@@ -336,6 +339,7 @@ static void batches(engine *e, uint64_t *random)
         fixture_open(&f, &shape, 4, (int32_t[]){90, 1, 33, 140}, (int32_t[]){1, 1, 20, 1}, random);
         unsigned char *expected = malloc(f.out_bytes);
         quire__attend_args args = fixture_args(&f, 0, expected);
+        fixture_feature(&f, &args, round % 8, pick(random, 1, 80));
         args.tiles = NULL;
         args.count = f.tokens;
         assert_int_equal(quire__host_attend_run(e->attend, &args), QUIRE_OK);
@@ -427,7 +431,7 @@ static void a_head_dim_that_there_is_not_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(attention_equals_the_oracle),
+        cmocka_unit_test(attention_with_window_cap_and_sinks_equals_the_oracle),
         cmocka_unit_test(sharp_weights_do_not_overflow),
         cmocka_unit_test(a_token_without_keys_gives_zeros),
         cmocka_unit_test(a_nan_in_the_cache_shows_where_it_is_seen_and_nowhere_else),

@@ -200,16 +200,19 @@ static void append_puts_each_head_of_each_token_in_its_slot(void **state)
 /* ---- attention ----------------------------------------------------------------------------------------------- */
 
 /* One output element, by the definition: gathers everything first, no running anything. */
-static double naive(const attend_fixture *f, int32_t layer, double scale, int32_t token, int32_t head, int32_t dim)
+static double naive(const attend_fixture *f, const quire__attend_args *args, int32_t token, int32_t head, int32_t dim)
 {
     const attend_shape *s = &f->shape;
     size_t bytes = quire__dtype_bytes(s->cache), from = quire__dtype_bytes(s->tensor);
     int32_t keys = f->positions[token] + 1, kv_head = head / s->group;
-    double *weights = malloc((size_t)keys * sizeof *weights), most = -INFINITY, total = 0, sum = 0;
+    double sink = args->sinks != NULL ? (double)args->sinks[head] : -INFINITY, cap = (double)args->soft_cap;
+    double *weights = malloc((size_t)keys * sizeof *weights), most = sink, total = 0, sum = 0;
+    int32_t first = args->window > 0 && args->window < keys ? keys - args->window : 0;
+    size_t layer = (size_t)args->layer;
     for (int pass = 0; pass < 2; pass++) {
-        for (int32_t key = 0; key < keys; key++) {
+        for (int32_t key = first; key < keys; key++) {
             int32_t block = f->table[f->token_rows[token] * f->table_stride + key / s->block_tokens];
-            size_t row = ((((size_t)block * (size_t)s->layers + (size_t)layer) * 2 + (size_t)pass) *
+            size_t row = ((((size_t)block * (size_t)s->layers + layer) * 2 + (size_t)pass) *
                               (size_t)s->kv_heads + (size_t)kv_head) * (size_t)s->block_tokens +
                          (size_t)(key % s->block_tokens);
             const unsigned char *vector = f->arena + row * (size_t)s->head_dim * bytes;
@@ -223,13 +226,15 @@ static double naive(const attend_fixture *f, int32_t layer, double scale, int32_
             for (int32_t d = 0; d < s->head_dim; d++) {
                 size_t at = ((size_t)token * (size_t)(s->kv_heads * s->group) + (size_t)head) * (size_t)s->head_dim +
                             (size_t)d;
-                weights[key] += (double)quire__dtype_load(s->tensor, f->q + at * from) * factor * scale *
+                weights[key] += (double)quire__dtype_load(s->tensor, f->q + at * from) * factor * (double)args->scale *
                                 (double)quire__dtype_load(s->cache, vector + (size_t)d * bytes);
             }
+            weights[key] = cap > 0 ? cap * tanh(weights[key] / cap) : weights[key];
             most = weights[key] > most ? weights[key] : most;
         }
-        for (int32_t key = 0; key < keys && pass == 0; key++)
+        for (int32_t key = first; key < keys && pass == 0; key++)
             total += weights[key] = exp(weights[key] - most);
+        total += pass == 0 ? exp(sink - most) : 0;
     }
     free(weights);
     return sum;
@@ -240,11 +245,12 @@ static void attention_is_the_definition(void **state)
     static const quire_dtype types[] = {QUIRE_DTYPE_F32, QUIRE_DTYPE_F16, QUIRE_DTYPE_BF16, QUIRE_DTYPE_FP8_E4M3};
     uint64_t random = 6;
     (void)state;
-    for (int i = 0; i < 8; i++) {
-        attend_shape shape = {types[i % 4], QUIRE_DTYPE_F32, 1 << i % 5, 8 * (1 + i), 1 + i % 3, 1 + (i * 4) % 9, 2};
+    for (int i = 0; i < 16; i++) {
+        attend_shape shape = {types[(i + i / 8) % 4], QUIRE_DTYPE_F32, 1 << i % 5, 8 * (1 + i % 8), 1 + i % 3, 1 + (i * 4) % 9, 2};
         attend_fixture f;
         fixture_open(&f, &shape, 3, (int32_t[]){29, 1, 40}, (int32_t[]){6, 1, 1}, &random);
         quire__attend_args args = fixture_args(&f, 1, f.out);
+        fixture_feature(&f, &args, i % 8, 1 + 3 * i);
         int32_t select[] = {7, 6}, heads = shape.kv_heads * shape.group;
         /* row 0 by tile, the other two by selection; one of the tile's tokens once more by range */
         args.count = 1;
@@ -261,7 +267,7 @@ static void attention_is_the_definition(void **state)
         for (int32_t token = 0; token < f.tokens; token++)
             for (int32_t head = 0; head < heads; head++)
                 for (int32_t d = 0; d < shape.head_dim; d++) {
-                    double expected = naive(&f, 1, (double)args.scale, token, head, d);
+                    double expected = naive(&f, &args, token, head, d);
                     double got = (double)out[(token * heads + head) * shape.head_dim + d];
                     if (!(fabs(got - expected) <= 1e-7 * (1 + fabs(expected))))
                         fail_msg("case %d, token %d, head %d, dim %d: %g, not %g", i, token, head, d, got, expected);

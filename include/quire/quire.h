@@ -313,6 +313,22 @@ QUIRE_API quire_status quire_append(const quire_view *view, uint32_t layer, cons
 QUIRE_API quire_status quire_attend(const quire_view *view, uint32_t layer, const quire_tensor *q,
                                     const quire_tensor *out, float scale);
 
+/* How scores become weights. Zero what is not wanted; `scale` has no default. */
+typedef struct quire_attend_params {
+    size_t size;        /* sizeof(quire_attend_params) */
+    float scale;        /* score = q k * scale; finite */
+    uint32_t window;    /* a token sees its own position and the window - 1 before it; 0: its whole context. Pages that
+                         * lie outside are not read. */
+    float soft_cap;     /* score = soft_cap * tanh(score / soft_cap), as in Gemma 2; 0: none; not negative */
+    const float *sinks; /* [query_heads] on the device: a score more in the denominator of each head's softmax, of a key
+                         * whose V is zero; neither scaled nor capped (attention sinks, Xiao et al. 2023, as gpt-oss has
+                         * them). NULL: none. -infinity: none for that head. Must stay until the step's kernels have run */
+} quire_attend_params;
+
+/* quire_attend with parameters, which may differ from layer to layer. QUIRE_EINVAL: a parameter is out of its range. */
+QUIRE_API quire_status quire_attend_with(const quire_view *view, uint32_t layer, const quire_tensor *q,
+                                         const quire_tensor *out, const quire_attend_params *params);
+
 /* ---- what a server exports --------------------------------------------------------------------------------- */
 
 typedef struct quire_stats {

@@ -1,4 +1,6 @@
 /* compute.c: quire_append and quire_attend: from a view to the arguments of a kernel. */
+#include <math.h>
+
 #include "base/status.h"
 #include "cache/cache.h"
 
@@ -114,18 +116,44 @@ static quire_status attend_decode(const quire_cache *cache, quire__stream *strea
     return QUIRE_OK;
 }
 
+static quire_status check_params(const quire_attend_params *params)
+{
+    if (params == NULL || params->size != sizeof *params)
+        return quire__fail(QUIRE_EINVAL, "params must not be NULL, and params.size must be %zu", sizeof *params);
+    if (!isfinite(params->scale))
+        return quire__fail(QUIRE_EINVAL, "params.scale is %g; it must be finite", (double)params->scale);
+    if (params->window > INT32_MAX)
+        return quire__fail(QUIRE_EINVAL, "params.window is %u tokens; it may be 0 (none) or 1..%d", params->window,
+                           INT32_MAX);
+    if (!isfinite(params->soft_cap) || params->soft_cap < 0)
+        return quire__fail(QUIRE_EINVAL, "params.soft_cap is %g; it must be finite, and 0 (none) or more",
+                           (double)params->soft_cap);
+    return QUIRE_OK;
+}
+
 quire_status quire_attend(const quire_view *view, uint32_t layer, const quire_tensor *q, const quire_tensor *out,
                           float scale)
+{
+    quire_attend_params params = {.size = sizeof params, .scale = scale};
+    return quire_attend_with(view, layer, q, out, &params);
+}
+
+quire_status quire_attend_with(const quire_view *view, uint32_t layer, const quire_tensor *q, const quire_tensor *out,
+                               const quire_attend_params *params)
 {
     quire_cache *cache = NULL;
 
     QUIRE__TRY(check_view(view, layer, &cache));
+    QUIRE__TRY(check_params(params));
     QUIRE__TRY(check_tensor(q, "q", view->query_heads));
     QUIRE__TRY(check_tensor(out, "out", view->query_heads));
     quire__attend_args args = {.pages = pages_of(view, layer),
                                .layer = (int32_t)layer,
                                .query_heads = (int32_t)view->query_heads,
-                               .scale = scale,
+                               .scale = params->scale,
+                               .window = (int32_t)params->window,
+                               .soft_cap = params->soft_cap,
+                               .sinks = params->sinks,
                                .q = *q,
                                .out = *out,
                                .block_table = view->block_table,

@@ -199,8 +199,11 @@ quire_status quire__host_attend_run(quire__host_attend *attend, const quire__att
     items = (size_t)args->count * (size_t)job.token_cuts * (size_t)args->pages.kv_heads * (size_t)job.head_cuts;
 
     /* Waking a thread costs what about 2^17 multiplications do. */
+    int64_t seen = args->longest_context;
+    if (args->window > 0 && seen > args->window)
+        seen = args->window;
     pairs = (int64_t)args->count * most * args->query_heads;
-    if (pairs * args->longest_context * args->pages.head_dim < 1 << 17) {
+    if (pairs * seen * args->pages.head_dim < 1 << 17) {
         for (size_t i = 0; i < items; i++)
             attend_item(&job, i);
     } else {

@@ -264,7 +264,9 @@ static double query_score(const scalar_query *query, int32_t key)
     double sum = 0;
     for (int32_t i = 0; i < pages->head_dim; i++)
         sum += query->values[i] * (double)quire__dtype_load(pages->dtype, k + (size_t)i * bytes);
-    return sum * (double)page_scale(pages, 0, query->kv_head) * (double)query->args->scale;
+    sum *= (double)page_scale(pages, 0, query->kv_head) * (double)query->args->scale;
+    double cap = (double)query->args->soft_cap;
+    return cap > 0 ? cap * tanh(sum / cap) : sum;
 }
 
 static void query_write(const scalar_query *query, const double *sums, double factor)
@@ -281,15 +283,20 @@ static void attend_query(scalar_query *query)
     const quire__attend_args *args = query->args;
     const quire__pages *pages = &args->pages;
     int32_t keys = args->positions[query->token] + 1;
+    int32_t first = args->window > 0 && keys > args->window ? keys - args->window : 0;
     size_t bytes = quire__dtype_bytes(pages->dtype);
     double sums[HEAD_DIM_MOST] = {0}, most = -INFINITY, total = 0;
     const unsigned char *q = tensor_vector(&args->q, query->token, query->head);
 
     for (int32_t i = 0; i < pages->head_dim; i++)
         query->values[i] = (double)quire__dtype_load(args->q.dtype, q + (size_t)i * quire__dtype_bytes(args->q.dtype));
-    for (int32_t key = 0; key < keys; key++)
+    for (int32_t key = first; key < keys; key++)
         most = fmax(most, query_score(query, key));
-    for (int32_t key = 0; key < keys; key++) {
+    if (args->sinks != NULL) {
+        most = fmax(most, (double)args->sinks[query->head]);
+        total = exp((double)args->sinks[query->head] - most);
+    }
+    for (int32_t key = first; key < keys; key++) {
         const unsigned char *v = query_page(query, 1, key);
         double weight = exp(query_score(query, key) - most);
         total += weight;

@@ -156,6 +156,22 @@ V_INLINE vf v_exp2(vf x)
     return (vf)(~(vu)(x < v_splat(-126.0f)) & (vu)(sum * power));
 }
 
+/* tanh x, relative error below 3e-7. Near 0 an odd polynomial (Chebyshev interpolation of tanh(x)/x - 1 over x^2 on
+ * |x| <= 0.55), elsewhere (1 - e) / (1 + e) with e = 2^(-2 |x| log2 e). NaN stays. */
+V_INLINE vf v_tanh(vf x)
+{
+    vf size = (vf)((vu)x & 0x7fffffffu), square = x * x;
+    vf e = v_exp2(size * v_splat(-2 * 1.44269504f));
+    vf large = (v_splat(1.0f) - e) / (v_splat(1.0f) + e);
+    vf sum = v_splat(-6.6157575e-3f);
+    sum = v_fma(sum, square, v_splat(2.1312746e-2f));
+    sum = v_fma(sum, square, v_splat(-5.3910067e-2f));
+    sum = v_fma(sum, square, v_splat(1.3333118e-1f));
+    sum = v_fma(sum, square, v_splat(-3.3333332e-1f));
+    vf small = v_fma(sum * square, size, size);
+    return (vf)(v_choose(size < v_splat(0.55f), (vu)small, (vu)large) | ((vu)x & 0x80000000u));
+}
+
 /* ---- conversions: the same results as quire__dtype_load and quire__dtype_store -------------------------------- */
 
 /* Numbers below the least normal one are made without touching a subnormal float, which is slow or flushed. */

@@ -86,7 +86,7 @@ static const char *table_bounds(const quire__sim_memory *memory, const quire__ta
     return NULL;
 }
 
-/* A token of attention: the arrays at its index, and every page up to its position. */
+/* A token of attention: the arrays at its index, and every page of its window. */
 static const char *token_bounds(const quire__sim_memory *memory, const quire__attend_args *args, int64_t token,
                                 const int32_t *row)
 {
@@ -98,13 +98,18 @@ static const char *token_bounds(const quire__sim_memory *memory, const quire__at
     if (!tensor_inside(memory, &args->q, token + 1, args->query_heads, pages->head_dim) ||
         !tensor_inside(memory, &args->out, token + 1, args->query_heads, pages->head_dim))
         return "attention: q or out";
+    if (args->sinks != NULL && !inside(memory, args->sinks, args->query_heads, sizeof *args->sinks))
+        return "attention: sinks";
     if (args->positions[token] < 0)
         return NULL;
     entry = (int64_t)(row != NULL ? *row : args->token_rows[token]) * args->table_stride;
     if (entry < 0 || args->positions[token] / pages->block_tokens >= args->table_stride ||
         !inside(memory, args->block_table, entry + args->positions[token] / pages->block_tokens + 1, sizeof(int32_t)))
         return "attention: a row or a position past the block table";
-    for (int32_t i = 0; i <= args->positions[token] / pages->block_tokens; i++)
+    int32_t begin = args->window > 0 && args->positions[token] >= args->window
+                        ? args->positions[token] - args->window + 1
+                        : 0;
+    for (int32_t i = begin / pages->block_tokens; i <= args->positions[token] / pages->block_tokens; i++)
         if (args->block_table[entry + i] < 0 || args->block_table[entry + i] >= blocks)
             return "attention: a block past the arena";
     return NULL;
