@@ -136,6 +136,30 @@ void quire__device_free(quire__device *device, quire__memory kind, void *memory)
         device->ops->free(device, kind, memory);
 }
 
+quire_status quire__device_reserve(quire__device *device, size_t bytes, void **memory)
+{
+    QUIRE__ASSERT(bytes > 0 && bytes % QUIRE__GRANULE_BYTES == 0);
+    return device->ops->reserve(device, bytes, memory);
+}
+
+void quire__device_release(quire__device *device, void *memory, size_t bytes)
+{
+    if (memory != NULL)
+        device->ops->release(device, memory, bytes);
+}
+
+quire_status quire__device_map(quire__device *device, void *memory, size_t bytes)
+{
+    QUIRE__ASSERT(bytes > 0 && bytes % QUIRE__GRANULE_BYTES == 0);
+    return device->ops->map(device, memory, bytes);
+}
+
+quire_status quire__device_unmap(quire__device *device, void *memory, size_t bytes)
+{
+    QUIRE__ASSERT(bytes > 0 && bytes % QUIRE__GRANULE_BYTES == 0);
+    return device->ops->unmap(device, memory, bytes);
+}
+
 /* ---- streams and events -------------------------------------------------------------------------------------- */
 
 quire_status quire__device_stream_open(quire__device *device, quire__stream **stream)

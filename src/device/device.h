@@ -53,6 +53,10 @@ typedef struct quire__device_ops {
     quire_status (*memory_limit)(quire__device *device, quire__memory kind, uint64_t *bytes);
     quire_status (*alloc)(quire__device *device, quire__memory kind, size_t bytes, void **memory);
     void (*free)(quire__device *device, quire__memory kind, void *memory);
+    quire_status (*reserve)(quire__device *device, size_t bytes, void **memory);
+    void (*release)(quire__device *device, void *memory, size_t bytes);
+    quire_status (*map)(quire__device *device, void *memory, size_t bytes);
+    quire_status (*unmap)(quire__device *device, void *memory, size_t bytes);
     quire_status (*stream_open)(quire__device *device, quire__stream **stream);
     void (*stream_close)(quire__device *device, quire__stream *stream);
     quire_status (*stream_synchronize)(quire__device *device, quire__stream *stream);
@@ -77,6 +81,20 @@ quire_status quire__device_memory_limit(quire__device *device, quire__memory kin
 /* At least 256-byte aligned, not initialised. QUIRE_ENOMEM. */
 quire_status quire__device_alloc(quire__device *device, quire__memory kind, size_t bytes, void **memory);
 void quire__device_free(quire__device *device, quire__memory kind, void *memory);
+
+/* A range of device addresses without memory behind them; memory is put behind granules of it and taken away again while
+ * the rest is in use, and no address ever changes. */
+enum { QUIRE__GRANULE_BYTES = 2 * 1024 * 1024 }; /* everything below is in multiples of it */
+/* QUIRE_ENOMEM; QUIRE_EUNSUPPORTED: this GPU or its driver cannot. */
+quire_status quire__device_reserve(quire__device *device, size_t bytes, void **memory);
+/* The whole range, as it was reserved; nothing in it may be mapped any more. NULL is allowed. */
+void quire__device_release(quire__device *device, void *memory, size_t bytes);
+/* Memory behind [memory, memory + bytes), where there is none. Not initialised. QUIRE_ENOMEM: none of it is mapped. */
+quire_status quire__device_map(quire__device *device, void *memory, size_t bytes);
+/* Gives the memory of [memory, memory + bytes) back: one range as quire__device_map was given it. Nothing enqueued may
+ * touch it any more; nobody waits here. */
+quire_status quire__device_unmap(quire__device *device, void *memory, size_t bytes);
+
 quire_status quire__device_stream_open(quire__device *device, quire__stream **stream);
 void quire__device_stream_close(quire__device *device, quire__stream *stream);
 quire_status quire__device_stream_synchronize(quire__device *device, quire__stream *stream);

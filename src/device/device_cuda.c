@@ -16,6 +16,7 @@
 #include <stdlib.h>
 
 #include "base/status.h"
+#include "device/cuda_range.h"
 #include "device/device_base.h"
 #include "device/device_host.h"
 
@@ -123,6 +124,48 @@ static void cuda_free(quire__device *device, quire__memory kind, void *memory)
         return;
     (void)(kind == QUIRE__MEMORY_PINNED ? cudaFreeHost(memory) : cudaFree(memory));
     cuda_leave(before);
+}
+
+static quire_status cuda_reserve(quire__device *device, size_t bytes, void **memory)
+{
+    cuda_device *cuda = (cuda_device *)device;
+    quire_status status;
+    int before;
+    QUIRE__TRY(cuda_enter(cuda, &before));
+    status = quire__cuda_range_reserve(cuda->ordinal, bytes, memory);
+    cuda_leave(before);
+    return status;
+}
+
+static void cuda_release(quire__device *device, void *memory, size_t bytes)
+{
+    int before;
+    if (cuda_enter((cuda_device *)device, &before) != QUIRE_OK)
+        return;
+    quire__cuda_range_release(memory, bytes);
+    cuda_leave(before);
+}
+
+static quire_status cuda_map(quire__device *device, void *memory, size_t bytes)
+{
+    cuda_device *cuda = (cuda_device *)device;
+    quire_status status;
+    int before;
+    QUIRE__TRY(cuda_enter(cuda, &before));
+    status = quire__cuda_range_map(cuda->ordinal, memory, bytes);
+    cuda_leave(before);
+    return status;
+}
+
+static quire_status cuda_unmap(quire__device *device, void *memory, size_t bytes)
+{
+    cuda_device *cuda = (cuda_device *)device;
+    quire_status status;
+    int before;
+    QUIRE__TRY(cuda_enter(cuda, &before));
+    status = quire__cuda_range_unmap(cuda->ordinal, memory, bytes);
+    cuda_leave(before);
+    return status;
 }
 
 /* ---- streams and events -------------------------------------------------------------------------------------- */
@@ -371,6 +414,10 @@ static const quire__device_ops cuda_ops = {
     .memory_limit = cuda_memory_limit,
     .alloc = cuda_alloc,
     .free = cuda_free,
+    .reserve = cuda_reserve,
+    .release = cuda_release,
+    .map = cuda_map,
+    .unmap = cuda_unmap,
     .stream_open = cuda_stream_open,
     .stream_close = cuda_stream_close,
     .stream_synchronize = cuda_stream_synchronize,

@@ -125,6 +125,48 @@ static void host_free(quire__device *device, quire__memory kind, void *memory)
     free(memory);
 }
 
+/* Addresses come from mmap with no access and no promise of memory; mapping gives access, and the kernel finds pages
+ * when they are first touched. Unmapping puts fresh addresses without pages in their place. */
+static quire_status host_reserve(quire__device *device, size_t bytes, void **memory)
+{
+    unsigned char *made, *aligned;
+    size_t before;
+    (void)device;
+    made = mmap(NULL, bytes + HUGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (made == MAP_FAILED)
+        return quire__fail(QUIRE_ENOMEM, "no addresses for %zu bytes", bytes);
+    before = (size_t)(-(uintptr_t)made & (HUGE_BYTES - 1));
+    aligned = made + before;
+    if (before > 0)
+        (void)munmap(made, before);
+    (void)munmap(aligned + bytes, HUGE_BYTES - before);
+    *memory = aligned;
+    return QUIRE_OK;
+}
+
+static void host_release(quire__device *device, void *memory, size_t bytes)
+{
+    (void)device;
+    (void)munmap(memory, bytes);
+}
+
+static quire_status host_map(quire__device *device, void *memory, size_t bytes)
+{
+    (void)device;
+    if (bytes > quire__host_memory_limit() || mprotect(memory, bytes, PROT_READ | PROT_WRITE) != 0)
+        return quire__fail(QUIRE_ENOMEM, "no memory for %zu more bytes", bytes);
+    (void)madvise(memory, bytes, MADV_HUGEPAGE);
+    return QUIRE_OK;
+}
+
+static quire_status host_unmap(quire__device *device, void *memory, size_t bytes)
+{
+    (void)device;
+    if (mmap(memory, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+        return quire__fail(QUIRE_EDEVICE, "%zu bytes could not be given back", bytes);
+    return QUIRE_OK;
+}
+
 static quire_status host_stream_open(quire__device *device, quire__stream **stream)
 {
     host_stream *made = calloc(1, sizeof *made);
@@ -205,6 +247,10 @@ static const quire__device_ops host_ops = {
     .memory_limit = host_memory_limit,
     .alloc = host_alloc,
     .free = host_free,
+    .reserve = host_reserve,
+    .release = host_release,
+    .map = host_map,
+    .unmap = host_unmap,
     .stream_open = host_stream_open,
     .stream_close = host_stream_close,
     .stream_synchronize = host_stream_synchronize,

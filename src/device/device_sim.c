@@ -29,6 +29,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/check.h"
 #include "base/hash.h"
 #include "base/status.h"
 #include "device/device_base.h"
@@ -176,6 +177,11 @@ static void stream_step(sim_device *sim, sim_stream *stream)
     bool broken = sim->fault[0] != '\0';
     switch (operation->kind) {
     case SIM_COPY:
+        if (!broken && !(quire__sim_there(sim->memory, operation->piece[operation->run].destination,
+                                          operation->piece[operation->run].bytes) &&
+                         quire__sim_there(sim->memory, operation->piece[operation->run].source,
+                                          operation->piece[operation->run].bytes)))
+            sim_break(sim, "a copy met an address whose memory was given back"), broken = true;
         if (!broken)
             memcpy(operation->piece[operation->run].destination, operation->piece[operation->run].source,
                    operation->piece[operation->run].bytes);
@@ -313,10 +319,61 @@ static void sim_free(quire__device *device, quire__memory kind, void *memory)
             *link = entry->next;
             memset(entry->base, POISON, entry->bytes);
             free(entry->base);
+            free(entry->mapped);
             free(entry);
             return;
         }
     }
+}
+
+/* Reserved addresses are real memory all along; what is mapped is kept in the books, and poison comes and goes with it. */
+static quire_status sim_reserve(quire__device *device, size_t bytes, void **memory)
+{
+    sim_device *sim = (sim_device *)device;
+    bool *mapped = calloc(bytes / QUIRE__GRANULE_BYTES, sizeof *mapped);
+    if (mapped == NULL)
+        return quire__fail(QUIRE_ENOMEM, "no memory for a reservation of the sim device");
+    quire_status status = sim_alloc(device, QUIRE__MEMORY_DEVICE, bytes, memory);
+    if (status != QUIRE_OK) {
+        free(mapped);
+        return status;
+    }
+    sim->memory->granule = QUIRE__GRANULE_BYTES;
+    sim->memory->mapped = mapped;
+    return QUIRE_OK;
+}
+
+static void sim_release(quire__device *device, void *memory, size_t bytes)
+{
+    (void)bytes;
+    sim_free(device, QUIRE__MEMORY_DEVICE, memory);
+}
+
+static quire_status sim_set_mapped(sim_device *sim, void *memory, size_t bytes, bool mapped)
+{
+    for (quire__sim_memory *entry = sim->memory; entry != NULL; entry = entry->next) {
+        size_t first = (size_t)((uintptr_t)memory - (uintptr_t)entry->base);
+        if (first >= entry->bytes || entry->granule == 0)
+            continue;
+        for (size_t i = first / entry->granule; i < (first + bytes) / entry->granule; i++) {
+            QUIRE__ASSERT(entry->mapped[i] != mapped);
+            entry->mapped[i] = mapped;
+        }
+        memset(memory, POISON, bytes);
+        return QUIRE_OK;
+    }
+    return quire__fail(QUIRE_EINVAL, "device %s: no reserved range has this address", sim->base.name);
+}
+
+static quire_status sim_map(quire__device *device, void *memory, size_t bytes)
+{
+    return sim_set_mapped((sim_device *)device, memory, bytes, true);
+}
+
+/* At once, whatever is still queued: that is the caller's to see to. */
+static quire_status sim_unmap(quire__device *device, void *memory, size_t bytes)
+{
+    return sim_set_mapped((sim_device *)device, memory, bytes, false);
 }
 
 /* ---- streams and events -------------------------------------------------------------------------------------- */
@@ -518,6 +575,10 @@ static const quire__device_ops sim_ops = {
     .memory_limit = sim_memory_limit,
     .alloc = sim_alloc,
     .free = sim_free,
+    .reserve = sim_reserve,
+    .release = sim_release,
+    .map = sim_map,
+    .unmap = sim_unmap,
     .stream_open = sim_stream_open,
     .stream_close = sim_stream_close,
     .stream_synchronize = sim_stream_synchronize,

@@ -14,6 +14,23 @@ size_t quire__sim_reach(const quire__sim_memory *memory, const void *address)
     return 0;
 }
 
+bool quire__sim_there(const quire__sim_memory *memory, const void *address, size_t bytes)
+{
+    const unsigned char *at = address;
+    for (; memory != NULL; memory = memory->next) {
+        size_t first = (size_t)((uintptr_t)at - (uintptr_t)memory->base); /* past the end where it is before the base */
+        if (first >= memory->bytes)
+            continue;
+        if (bytes > memory->bytes - first)
+            return false;
+        for (size_t i = first; memory->granule != 0 && i < first + bytes; i += memory->granule - i % memory->granule)
+            if (!memory->mapped[i / memory->granule])
+                return false;
+        return true;
+    }
+    return false;
+}
+
 /* Are [address, address + count * bytes) all inside one allocation? An empty array always is. */
 static bool inside(const quire__sim_memory *memory, const void *address, int64_t count, size_t bytes)
 {
@@ -33,30 +50,35 @@ static int64_t block_count(const quire__sim_memory *memory, const unsigned char 
     return block_stride > 0 ? (int64_t)quire__sim_reach(memory, arena) / block_stride : 0;
 }
 
+static bool block_there(const quire__sim_memory *memory, const unsigned char *arena, int64_t block_stride, int64_t block)
+{
+    return block >= 0 && block < block_count(memory, arena, block_stride) &&
+           quire__sim_there(memory, arena + block * block_stride, (size_t)block_stride);
+}
+
 static const char *append_bounds(const quire__sim_memory *memory, const quire__append_args *args)
 {
     const quire__pages *pages = &args->pages;
-    int64_t slots = block_count(memory, pages->arena, pages->block_stride) * pages->block_tokens;
     if (!inside(memory, args->slots, args->tokens, sizeof *args->slots))
         return "append: slots";
     if (!tensor_inside(memory, &args->k, args->tokens, pages->kv_heads, pages->head_dim) ||
         !tensor_inside(memory, &args->v, args->tokens, pages->kv_heads, pages->head_dim))
         return "append: k or v";
     for (int32_t i = 0; i < args->tokens; i++)
-        if (args->slots[i] >= slots)
-            return "append: a slot past the arena";
+        if (args->slots[i] >= 0 &&
+            !block_there(memory, pages->arena, pages->block_stride, args->slots[i] / pages->block_tokens))
+            return "append: a slot past the arena or without memory";
     return NULL;
 }
 
 static const char *block_copy_bounds(const quire__sim_memory *memory, const quire__block_copy_args *args)
 {
-    int64_t blocks = block_count(memory, args->arena, args->block_stride);
     if (!inside(memory, args->pairs, args->count, sizeof *args->pairs))
         return "block copy: pairs";
     for (int32_t i = 0; i < args->count; i++)
-        if (args->pairs[i].source < 0 || args->pairs[i].source >= blocks || args->pairs[i].destination < 0 ||
-            args->pairs[i].destination >= blocks)
-            return "block copy: a block past the arena";
+        if (!block_there(memory, args->arena, args->block_stride, args->pairs[i].source) ||
+            !block_there(memory, args->arena, args->block_stride, args->pairs[i].destination))
+            return "block copy: a block past the arena or without memory";
     return NULL;
 }
 
@@ -68,8 +90,9 @@ static const char *pieces_bounds(const quire__sim_memory *memory, const quire__p
     if (!inside(memory, args->staging, args->count * args->piece_bytes, 1))
         return "gather or scatter: staging";
     for (int32_t i = 0; i < args->count; i++)
-        if (args->offsets[i] < 0 || args->offsets[i] > arena - args->piece_bytes)
-            return "gather or scatter: a piece past the arena";
+        if (args->offsets[i] < 0 || args->offsets[i] > arena - args->piece_bytes ||
+            !quire__sim_there(memory, args->arena + args->offsets[i], (size_t)args->piece_bytes))
+            return "gather or scatter: a piece past the arena or without memory";
     return NULL;
 }
 
@@ -91,7 +114,7 @@ static const char *token_bounds(const quire__sim_memory *memory, const quire__at
                                 const int32_t *row)
 {
     const quire__pages *pages = &args->pages;
-    int64_t blocks = block_count(memory, pages->arena, pages->block_stride), entry;
+    int64_t entry;
     if (token < 0 || !inside(memory, args->positions, token + 1, sizeof *args->positions) ||
         (row == NULL && !inside(memory, args->token_rows, token + 1, sizeof *args->token_rows)))
         return "attention: positions or token_rows";
@@ -110,8 +133,8 @@ static const char *token_bounds(const quire__sim_memory *memory, const quire__at
                         ? args->positions[token] - args->window + 1
                         : 0;
     for (int32_t i = begin / pages->block_tokens; i <= args->positions[token] / pages->block_tokens; i++)
-        if (args->block_table[entry + i] < 0 || args->block_table[entry + i] >= blocks)
-            return "attention: a block past the arena";
+        if (!block_there(memory, pages->arena, pages->block_stride, args->block_table[entry + i]))
+            return "attention: a block past the arena or without memory";
     return NULL;
 }
 

@@ -11,10 +11,14 @@ typedef struct quire__sim_memory {
     struct quire__sim_memory *next;
     unsigned char *base;
     size_t bytes;
+    size_t granule; /* 0: all of it is there; else `mapped` says for each granule whether it is */
+    bool *mapped;
 } quire__sim_memory;
 
-/* Bytes from `address` to the end of the allocation it is in; 0: in none. */
+/* Bytes from `address` to the end of the allocation it is in; 0: in none. Holes in a reserved range are not looked at. */
 size_t quire__sim_reach(const quire__sim_memory *memory, const void *address);
+/* Is there memory behind all of [address, address + bytes), in one allocation? */
+bool quire__sim_there(const quire__sim_memory *memory, const void *address, size_t bytes);
 /* NULL, or what the kernel would reach outside. */
 const char *quire__sim_bounds(const quire__sim_memory *memory, quire__kernel kernel, const quire__kernel_args *args);
 
