@@ -12,10 +12,12 @@
 #include "device/host_ops.h"
 
 enum {
-    CHUNK = 2048, /* tokens of a prefill step */
-    PREFILL = CHUNK,
+    CHUNK = 2048,   /* tokens of a prefill step */
+    PREFILL = 8192, /* the longest step of a figure of its own */
     LIMIT_BYTES = 256 << 20, /* of the copy beside it */
-    LEAST_WORK = 64 << 20    /* bytes that a timed body should move at least; short ones are repeated */
+    /* bytes that a timed body should move at least; short ones are repeated */
+    LEAST_WORK = 64 << 20,
+    LEAST_WORK_GPU = 512 << 20
 };
 
 typedef struct batch {
@@ -45,7 +47,7 @@ static void append_body(void *arg)
     for (uint32_t i = 0; i < race->repeats; i++)
         for (uint32_t layer = 0; layer < race->view->layers; layer++)
             bench_must(quire_append(race->view, layer, &race->k, &race->v));
-    bench_must(quire__device_stream_synchronize(race->bed->device, race->view->stream));
+    bench_bed_finish(race->bed);
 }
 
 static void attend_body(void *arg)
@@ -55,7 +57,7 @@ static void attend_body(void *arg)
     for (uint32_t i = 0; i < race->repeats; i++)
         for (uint32_t layer = 0; layer < race->view->layers; layer++)
             bench_must(quire_attend(race->view, layer, &race->q, &race->out, scale_of(race)));
-    bench_must(quire__device_stream_synchronize(race->bed->device, race->view->stream));
+    bench_bed_finish(race->bed);
 }
 
 static double kv_bytes(const race *race, quire_dtype dtype)
@@ -63,15 +65,20 @@ static double kv_bytes(const race *race, quire_dtype dtype)
     return 2.0 * race->bed->group.kv_heads * race->bed->group.head_dim * (double)quire__dtype_bytes(dtype);
 }
 
+/* `body` makes one launch a layer. */
 static void race_and_report(race *race, void (*body)(void *), const char *name, const char *size, double bytes)
 {
-    race->repeats = bytes < LEAST_WORK ? (uint32_t)(LEAST_WORK / bytes) + 1 : 1;
+    double least = bench_bed_on_gpu(race->bed) ? LEAST_WORK_GPU : LEAST_WORK;
+
+    race->repeats = bytes < least ? (uint32_t)(least / bytes) + 1 : 1;
     bench_racer racers[] = {bench_enter(NULL, body, NULL, race, race->repeats),
                             bench_enter(NULL, bench_copy_body, NULL, &race->copy, 1)};
 
-    bench_race(&race->bed->options->effort, racers, 2);
-    bench_bed_report(race->bed, name, size, racers[0].sample, bytes, racers[1].sample, 2.0 * (double)race->copy.bytes,
-                     "copy within the device");
+    bench_bed_race(race->bed, racers, 2);
+    bench_figure figure = bench_bed_figure(name, size, racers[0].sample, bytes, racers[1].sample,
+                                           2.0 * (double)race->copy.bytes, "copy within the device");
+    figure.launch = bench_scale(racers[0].sample, 1e6 / race->view->layers);
+    bench_report_figure(race->bed->report, &figure);
 }
 
 /* ---- the check --------------------------------------------------------------------------------------------- */
@@ -167,7 +174,7 @@ static void prefill(race *race, quire_seq seq, const int32_t *tokens, size_t cou
 {
     for (size_t done = 0; done < count;) {
         size_t part = count - done < CHUNK ? count - done : CHUNK;
-        bench_must(quire_step_begin(race->cache, NULL, &race->step));
+        bench_must(quire_step_begin(race->cache, bench_bed_stream(race->bed), &race->step));
         bench_must(quire_step_add(race->step, seq, tokens + done, part));
         submit(race);
         bench_must(quire_step_commit(race->step));
@@ -186,7 +193,7 @@ static void run_batch(race *race, const batch *batch)
         bench_must(quire_seq_open(race->cache, NULL, &seqs[i]));
         prefill(race, seqs[i], tokens, batch->context - 1);
     }
-    bench_must(quire_step_begin(race->cache, NULL, &race->step));
+    bench_must(quire_step_begin(race->cache, bench_bed_stream(race->bed), &race->step));
     for (uint32_t i = 0; i < batch->rows; i++)
         bench_must(quire_step_add(race->step, seqs[i], tokens, 1));
     submit(race);
@@ -208,20 +215,20 @@ static void run_batch(race *race, const batch *batch)
     free(tokens);
 }
 
-static void run_prefill_append(race *race)
+static void run_prefill_append(race *race, uint32_t count)
 {
-    int32_t *tokens = bench_alloc(PREFILL * sizeof *tokens);
+    int32_t *tokens = bench_alloc(count * sizeof *tokens);
     quire_seq seq;
-    char size[40];
+    char size[40], text[16];
 
-    bench_random_tokens(&race->bed->seed, tokens, PREFILL);
+    bench_random_tokens(&race->bed->seed, tokens, count);
     bench_must(quire_seq_open(race->cache, NULL, &seq));
-    bench_must(quire_step_begin(race->cache, NULL, &race->step));
-    bench_must(quire_step_add(race->step, seq, tokens, PREFILL));
+    bench_must(quire_step_begin(race->cache, bench_bed_stream(race->bed), &race->step));
+    bench_must(quire_step_add(race->step, seq, tokens, count));
     submit(race);
-    snprintf(size, sizeof size, "%d tokens", PREFILL);
+    snprintf(size, sizeof size, "%s tokens", bench_count(text, sizeof text, count));
     double bytes = kv_bytes(race, race->view->dtype) + kv_bytes(race, race->k.dtype);
-    race_and_report(race, append_body, "append, prefill", size, bytes * race->view->layers * PREFILL);
+    race_and_report(race, append_body, "append, prefill", size, bytes * race->view->layers * count);
     bench_must(quire_step_commit(race->step));
     bench_must(quire_seq_close(race->cache, seq));
     bench_must(quire_cache_clear(race->cache));
@@ -239,10 +246,10 @@ static void race_open(race *race, uint32_t rows)
     options.host_bytes = 0;
     options.max_sequences = rows;
     options.max_seq_tokens = 0;
-    options.max_step_tokens = CHUNK;
+    options.max_step_tokens = PREFILL;
     bench_must(quire_cache_open(&race->cache, &options));
-    race->k = tensor(bed, CHUNK, bed->group.kv_heads, &race->k_mirror);
-    race->v = tensor(bed, CHUNK, bed->group.kv_heads, &race->v_mirror);
+    race->k = tensor(bed, PREFILL, bed->group.kv_heads, &race->k_mirror);
+    race->v = tensor(bed, PREFILL, bed->group.kv_heads, &race->v_mirror);
     race->q = tensor(bed, rows, bed->group.query_heads, &race->q_mirror);
     race->out = tensor(bed, rows, bed->group.query_heads, &unused);
     free(unused);
@@ -279,8 +286,8 @@ static bool fits(const bench_bed *bed, const batch *batch)
 
 void bench_device_attend(bench_bed *bed)
 {
-    static const batch standard[] = {{1, 1024},  {1, 4096},  {1, 16384}, {8, 512},   {16, 1024},
-                                     {16, 4096}, {64, 1024}, {64, 4096}, {256, 1024}};
+    static const batch standard[] = {{1, 1024},   {1, 4096},  {1, 16384},  {1, 65536}, {1, 131072}, {8, 512},
+                                     {16, 1024}, {16, 4096}, {64, 1024}, {64, 4096}, {256, 1024}};
     batch asked = {bed->options->batch, bed->options->context};
     const batch *batches = asked.rows > 0 ? &asked : standard;
     size_t count = asked.rows > 0 ? 1 : sizeof standard / sizeof standard[0], fitting = 0;
@@ -293,8 +300,10 @@ void bench_device_attend(bench_bed *bed)
                   "--context",
                   (unsigned long long)room(bed));
     race_open(&race, asked.rows > 256 ? asked.rows : 256);
+    if (room(bed) >= CHUNK)
+        run_prefill_append(&race, CHUNK);
     if (room(bed) >= PREFILL)
-        run_prefill_append(&race);
+        run_prefill_append(&race, PREFILL);
     for (size_t i = 0; i < count; i++)
         if (fits(bed, &batches[i]))
             run_batch(&race, &batches[i]);

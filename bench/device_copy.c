@@ -94,10 +94,12 @@ void bench_device_copy(bench_bed *bed)
         race.at_once = at_once[i];
         bench_racer racers[] = {bench_enter(NULL, block_copy_body, NULL, &race, 1),
                                 bench_enter(NULL, bench_copy_body, NULL, &copy, 1)};
-        bench_race(&bed->options->effort, racers, 2);
+        bench_bed_race(bed, racers, 2);
         snprintf(size, sizeof size, "%u x %.2f MiB", at_once[i], (double)bed->block_bytes / (1 << 20));
-        bench_bed_report(bed, "block copy", size, racers[0].sample, 2.0 * (double)bytes, racers[1].sample,
-                         2.0 * (double)bytes, "copy within the device");
+        bench_figure figure = bench_bed_figure("block copy", size, racers[0].sample, 2.0 * (double)bytes,
+                                               racers[1].sample, 2.0 * (double)bytes, "copy within the device");
+        figure.launch = bench_scale(racers[0].sample, 1e6 * at_once[i] / half);
+        bench_report_figure(bed->report, &figure);
     }
     bench_bed_give(bed, QUIRE__MEMORY_DEVICE, race.pairs);
     bench_bed_give(bed, QUIRE__MEMORY_DEVICE, race.arena);

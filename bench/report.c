@@ -9,8 +9,9 @@
 #include <unistd.h>
 
 #include "kit.h"
+#include "targets.h"
 
-enum { MOST_FIGURES = 128, MOST_NOTES = 16, MOST_SETTINGS = 24, TEXT = 240 };
+enum { MOST_FIGURES = 256, MOST_NOTES = 32, MOST_SETTINGS = 32, TEXT = 240 };
 
 struct bench_report {
     const char *program;
@@ -18,6 +19,7 @@ struct bench_report {
     bench_figure figures[MOST_FIGURES];
     char settings[MOST_SETTINGS][2][TEXT], notes[MOST_NOTES][TEXT];
     size_t figure_count, setting_count, note_count;
+    bool targets;
 };
 
 /* "Intel(R) Xeon(R) ..., 2 cores" */
@@ -95,7 +97,17 @@ static double ratio_of(const bench_figure *figure)
     return figure->value.median / figure->limit.median;
 }
 
-static void print_figure(const bench_figure *figure)
+static void print_target(const bench_figure *figure)
+{
+    const bench_target *target = bench_target_of(figure);
+    char text[48];
+
+    if (target != NULL)
+        printf("; target %s: %s", bench_target_text(target, figure->unit, text, sizeof text),
+               bench_target_met(target, figure) ? "met" : "MISSED");
+}
+
+static void print_figure(const bench_figure *figure, bool targets)
 {
     char text[32];
 
@@ -111,8 +123,17 @@ static void print_figure(const bench_figure *figure)
     }
     if (figure->baseline_name != NULL)
         printf("; %s: %s", figure->baseline_name, number(text, sizeof text, figure->baseline.median));
+    if (figure->launch.runs > 0)
+        printf("; %s us a launch", number(text, sizeof text, figure->launch.median));
+    if (targets)
+        print_target(figure);
     printf("\n");
     fflush(stdout);
+}
+
+void bench_report_targets(bench_report *report, bool on)
+{
+    report->targets = on;
 }
 
 void bench_report_figure(bench_report *report, const bench_figure *figure)
@@ -123,7 +144,7 @@ void bench_report_figure(bench_report *report, const bench_figure *figure)
         printf("\n%-30s %-22s %-8s %26s %26s %8s  %s\n", "what", "size", "unit", "median (least..most)", "limit",
                "of limit", "limit is; alternative");
     report->figures[report->figure_count++] = *figure;
-    print_figure(figure);
+    print_figure(figure, report->targets);
 }
 
 void bench_report_note(bench_report *report, const char *format, ...)
@@ -159,7 +180,18 @@ static void json_sample(FILE *file, const char *name, bench_sample sample)
             sample.least, sample.most, (unsigned)sample.runs);
 }
 
-static void json_figure(FILE *file, const bench_figure *figure)
+static void json_target(FILE *file, const bench_figure *figure)
+{
+    const bench_target *target = bench_target_of(figure);
+    char text[48];
+
+    if (target != NULL)
+        fprintf(file, ", \"target\": \"%s\", \"met\": %s",
+                bench_target_text(target, figure->unit, text, sizeof text),
+                bench_target_met(target, figure) ? "true" : "false");
+}
+
+static void json_figure(FILE *file, const bench_figure *figure, bool targets)
 {
     fprintf(file, "    {\"name\": ");
     json_text(file, figure->name);
@@ -179,6 +211,10 @@ static void json_figure(FILE *file, const bench_figure *figure)
         json_text(file, figure->baseline_name);
         json_sample(file, "alternative", figure->baseline);
     }
+    if (figure->launch.runs > 0)
+        json_sample(file, "us_a_launch", figure->launch);
+    if (targets)
+        json_target(file, figure);
     fprintf(file, "}");
 }
 
@@ -197,7 +233,7 @@ static void json_write(const bench_report *report, FILE *file)
     }
     fprintf(file, "\n  },\n  \"figures\": [\n");
     for (size_t i = 0; i < report->figure_count; i++) {
-        json_figure(file, &report->figures[i]);
+        json_figure(file, &report->figures[i], report->targets);
         fprintf(file, i + 1 < report->figure_count ? ",\n" : "\n");
     }
     fprintf(file, "  ],\n  \"notes\": [");

@@ -14,6 +14,7 @@ typedef struct bench_figure {
     bool rate; /* more is better, and the limit is given in percent; else the figure is a multiple of the limit */
     bench_sample value, limit, baseline;
     const char *limit_name, *baseline_name; /* NULL: none */
+    bench_sample launch; /* microseconds of one launch, where that is a figure of its own */
 } bench_figure;
 
 typedef struct bench_report bench_report;
@@ -22,6 +23,8 @@ bench_report *bench_report_open(const char *program, const char *device);
 /* What the figures hold for; shown above the table. */
 void bench_report_setting(bench_report *report, const char *name, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* Prints what is expected of a figure beside it (targets.h): on the machines that this holds for. */
+void bench_report_targets(bench_report *report, bool on);
 void bench_report_figure(bench_report *report, const bench_figure *figure);
 /* What a reader must know; shown below the table. */
 void bench_report_note(bench_report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { LEAST_RUNS = 5, MOST_RUNS = 1001, MOST_RACERS = 8 };
+enum { LEAST_RUNS = 5, MOST_RUNS = 1001, MOST_RACERS = 16 };
 
 double bench_now(void)
 {
@@ -21,16 +21,22 @@ bench_racer bench_enter(void (*prepare)(void *), void (*body)(void *), void (*fi
         .prepare = prepare, .body = body, .finish = finish, .arg = arg, .operations = operations};
 }
 
-static double run_once(const bench_racer *racer)
+static double cpu_time(const bench_racer *racer)
+{
+    double begin = bench_now();
+
+    racer->body(racer->arg);
+    return bench_now() - begin;
+}
+
+static double run_once(const bench_racer *racer, void *kept)
 {
     if (racer->prepare != NULL)
         racer->prepare(racer->arg);
-    double begin = bench_now();
-    racer->body(racer->arg);
-    double end = bench_now();
+    double seconds = racer->clock != NULL ? racer->clock->time(racer->clock, racer, kept) : cpu_time(racer);
     if (racer->finish != NULL)
         racer->finish(racer->arg);
-    return (end - begin) / racer->operations;
+    return seconds / racer->operations;
 }
 
 static int compare(const void *a, const void *b)
@@ -51,18 +57,25 @@ void bench_race(const bench_effort *effort, bench_racer *racers, size_t count)
 {
     static double times[MOST_RACERS][MOST_RUNS];
     uint32_t most = effort->runs < MOST_RUNS ? effort->runs : MOST_RUNS, runs = 0;
+    void *kept[MOST_RACERS] = {NULL};
 
+    for (size_t r = 0; r < count; r++)
+        if (racers[r].clock != NULL)
+            kept[r] = racers[r].clock->ready(racers[r].clock, &racers[r]);
     for (uint32_t i = 0; i < effort->warmups; i++)
         for (size_t r = 0; r < count; r++)
-            (void)run_once(&racers[r]);
+            (void)run_once(&racers[r], kept[r]);
     double deadline = bench_now() + effort->seconds;
     while (runs < most && (runs < LEAST_RUNS || bench_now() < deadline)) {
         for (size_t r = 0; r < count; r++)
-            times[r][runs] = run_once(&racers[r]);
+            times[r][runs] = run_once(&racers[r], kept[r]);
         runs++;
     }
-    for (size_t r = 0; r < count; r++)
+    for (size_t r = 0; r < count; r++) {
         racers[r].sample = summary(times[r], runs);
+        if (racers[r].clock != NULL)
+            racers[r].clock->done(racers[r].clock, kept[r]);
+    }
 }
 
 bench_sample bench_scale(bench_sample sample, double factor)

@@ -18,15 +18,26 @@ typedef struct bench_effort {
     double seconds;         /* a race ends after this long with rounds left, but not before it has 5 */
 } bench_effort;
 
+typedef struct bench_clock bench_clock;
+
 /* One thing to time. `prepare` and `finish` are outside the time; NULL where there is nothing to do. */
 typedef struct bench_racer {
     void (*prepare)(void *arg);
     void (*body)(void *arg);
     void (*finish)(void *arg);
     void *arg;
-    double operations; /* that one body does; the sample is of one */
+    double operations;   /* that one body does; the sample is of one */
+    bench_clock *clock;  /* NULL: the CPU's */
     bench_sample sample; /* out: seconds */
 } bench_racer;
+
+/* A clock for bodies whose work outlives the calls that enqueue it: clock_cuda.c. `ready` runs once before a race and
+ * returns what the clock keeps for that racer, `time` takes the seconds of one body, `done` ends it. */
+struct bench_clock {
+    void *(*ready)(bench_clock *clock, const bench_racer *racer);
+    double (*time)(bench_clock *clock, const bench_racer *racer, void *kept);
+    void (*done)(bench_clock *clock, void *kept);
+};
 
 double bench_now(void); /* seconds, monotonic */
 bench_racer bench_enter(void (*prepare)(void *), void (*body)(void *), void (*finish)(void *), void *arg,
