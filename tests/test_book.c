@@ -522,7 +522,7 @@ static int plant(quire__book *book, int fault)
     case 17: pool->owner[QUIRE_TIER_HOST][root->slot[QUIRE_TIER_HOST]] = QUIRE__NONE; break;
     case 18: second->kind = QUIRE__KIND_DEAD; break;
     case 19: pool->free_node = chain->nodes[0]; break;
-    case 20: pool->kin[chain->nodes[1]].hash ^= 1; break;
+    case 20: book->prefix.buckets[0] = chain->nodes[1]; break;
     case 21: book->free_chain_count--; break;
     case 22: /* a child that is older than its parent becomes newer */
         quire__evict_remove(&book->evict[QUIRE_TIER_HOST], chain->nodes[1]);

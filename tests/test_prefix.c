@@ -27,18 +27,13 @@ static void close_tree(tree *t)
     quire__pool_close(&t->pool, &quire__allocator_default);
 }
 
-static uint32_t add_hashed(tree *t, uint32_t domain, uint32_t parent, const int32_t *tokens, uint64_t hash)
+static uint32_t add(tree *t, uint32_t domain, uint32_t parent, const int32_t *tokens)
 {
     uint32_t node = quire__pool_node_take(&t->pool);
     memcpy(quire__pool_tokens(&t->pool, node), tokens, TOKENS * sizeof(*tokens));
     t->pool.nodes[node].kind = QUIRE__KIND_SEALED;
-    quire__prefix_link(&t->prefix, node, domain, parent, hash);
+    quire__prefix_link(&t->prefix, node, domain, parent);
     return node;
-}
-
-static uint32_t add(tree *t, uint32_t domain, uint32_t parent, const int32_t *tokens)
-{
-    return add_hashed(t, domain, parent, tokens, quire__prefix_hash(&t->prefix, domain, parent, tokens));
 }
 
 static void equal_hashes_do_not_make_equal_blocks(void **state)
@@ -46,18 +41,22 @@ static void equal_hashes_do_not_make_equal_blocks(void **state)
     (void)state;
     tree t;
     open_tree(&t);
+    t.prefix.mask = 0; /* all in one bucket */
     uint32_t domain = quire__prefix_domain_enter(&t.prefix, 7);
-    const int32_t one[] = {1, 2, 3, 4}, two[] = {1, 2, 3, 5}, three[] = {9, 9, 9, 9};
-    const uint64_t hash = 0x1234;
-    uint32_t a = add_hashed(&t, domain, QUIRE__NONE, one, hash);
-    uint32_t b = add_hashed(&t, domain, QUIRE__NONE, two, hash);
-    uint32_t c = add_hashed(&t, domain, a, one, hash); /* the same tokens, below another block */
-    assert_int_equal(quire__prefix_lookup(&t.prefix, domain, QUIRE__NONE, one, hash), a);
-    assert_int_equal(quire__prefix_lookup(&t.prefix, domain, QUIRE__NONE, two, hash), b);
-    assert_int_equal(quire__prefix_lookup(&t.prefix, domain, a, one, hash), c);
-    assert_int_equal(quire__prefix_lookup(&t.prefix, domain, b, one, hash), QUIRE__NONE);
-    assert_int_equal(quire__prefix_lookup(&t.prefix, domain, QUIRE__NONE, three, hash), QUIRE__NONE);
-    assert_int_equal(quire__prefix_lookup(&t.prefix, domain + 1, QUIRE__NONE, one, hash), QUIRE__NONE);
+    const int32_t one[] = {1, 2, 3, 4}, two[] = {1, 2, 3, 5}, three[] = {9, 9, 9, 9}, four[] = {0, 0, 0, 0};
+    uint32_t a = add(&t, domain, QUIRE__NONE, one);
+    uint32_t b = add(&t, domain, QUIRE__NONE, two);
+    uint32_t c = add(&t, domain, a, one); /* the same tokens, below another block */
+    uint32_t d = add(&t, domain, QUIRE__NONE, four), e = add(&t, domain, a, four);
+    assert_int_equal(quire__prefix_child(&t.prefix, domain, QUIRE__NONE, one), a);
+    assert_int_equal(quire__prefix_child(&t.prefix, domain, QUIRE__NONE, two), b);
+    assert_int_equal(quire__prefix_child(&t.prefix, domain, a, one), c);
+    assert_int_equal(quire__prefix_child(&t.prefix, domain, QUIRE__NONE, four), d);
+    assert_int_equal(quire__prefix_child(&t.prefix, domain, a, four), e);
+    assert_int_equal(quire__prefix_child(&t.prefix, domain, b, one), QUIRE__NONE);
+    assert_int_equal(quire__prefix_child(&t.prefix, domain, QUIRE__NONE, three), QUIRE__NONE);
+    assert_int_equal(quire__prefix_child(&t.prefix, domain + 1, QUIRE__NONE, one), QUIRE__NONE);
+    assert_true(quire__prefix_table_right(&t.prefix, 3)); /* a and b have newer siblings, and c has */
     close_tree(&t);
 }
 
@@ -196,6 +195,10 @@ static void the_tree_finds_what_a_list_of_all_blocks_finds(void **state)
             quire__pool_node_give(&t.pool, found);
             list[at] = list[--count];
         }
+        uint32_t hashed = 0;
+        for (uint32_t k = 0; k < count; k++)
+            hashed += t.pool.kin[list[k]].newer != QUIRE__NONE;
+        assert_true(quire__prefix_table_right(&t.prefix, hashed));
     }
     close_tree(&t);
 }

@@ -116,7 +116,7 @@ static quire_status check_pool(const quire__book *book)
     }
     if (memcmp(counted, pool->standing, sizeof(counted)) != 0 || !quire__pool_balanced(pool))
         return quire__fail(QUIRE_ECORRUPT, "free + open + used + cached + moving is not the total, or miscounted");
-    for (uint32_t node = pool->free_node; node != QUIRE__NONE; node = pool->kin[node].chain) {
+    for (uint32_t node = pool->free_node; node != QUIRE__NONE; node = pool->nodes[node].child) {
         if (node >= pool->node_count || pool->nodes[node].kind != QUIRE__KIND_FREE || listed++ == unused)
             return quire__fail(QUIRE_ECORRUPT, "node %u is in the list of free nodes and not free, or twice", node);
     }
@@ -159,9 +159,10 @@ static quire_status check_sealed(const quire__book *book, uint32_t node)
         return quire__fail(QUIRE_ECORRUPT, "node %u: domain %u, parent %u", node, kin->domain, kin->parent);
     QUIRE__TRY(check_family(book, node));
     const int32_t *tokens = quire__pool_tokens(&book->pool, node);
-    uint64_t hash = quire__prefix_hash(prefix, kin->domain, kin->parent, tokens);
-    if (quire__prefix_lookup(prefix, kin->domain, kin->parent, tokens, hash) != node)
-        return quire__fail(QUIRE_ECORRUPT, "node %u is not where its hash leads, or has a twin", node);
+    if (quire__prefix_stamp(prefix, node) != kin->stamp)
+        return quire__fail(QUIRE_ECORRUPT, "node %u is sealed, and its tokens have changed", node);
+    if (quire__prefix_child(prefix, kin->domain, kin->parent, tokens) != node)
+        return quire__fail(QUIRE_ECORRUPT, "node %u is not found by its tokens, or has a twin", node);
     return QUIRE_OK;
 }
 
@@ -190,13 +191,17 @@ static quire_status check_domain(const quire__book *book, uint32_t domain, uint3
 static quire_status check_tree(const quire__book *book)
 {
     const quire__prefix *prefix = &book->prefix;
-    uint32_t domains = 0, idle = 0, listed = 0, linked_roots = 0, roots = 0;
+    uint32_t domains = 0, idle = 0, listed = 0, linked_roots = 0, roots = 0, hashed = 0;
     for (uint32_t node = 0; node < book->pool.node_count; node++) {
         if (book->pool.nodes[node].kind != QUIRE__KIND_SEALED)
             continue;
         QUIRE__TRY(check_sealed(book, node));
         roots += book->pool.kin[node].parent == QUIRE__NONE;
+        hashed += book->pool.kin[node].newer != QUIRE__NONE;
     }
+    if (!quire__prefix_table_right(prefix, hashed))
+        return quire__fail(QUIRE_ECORRUPT, "%u nodes have a newer sibling, and others, or not all, are in the table",
+                           hashed);
     for (uint32_t i = 0; i <= prefix->domain_mask; i++) {
         uint32_t domain = prefix->domain_buckets[i];
         for (; domain != QUIRE__NONE; domain = prefix->domains[domain].chain) {
@@ -266,6 +271,16 @@ static quire_status check_order(const quire__book *book, quire_tier tier)
 
 /* ---- sequences ----------------------------------------------------------------------------------------------- */
 
+#define SEEN (UINT32_C(1) << 31) /* of a scratch entry: some sequence has the node */
+
+/* The first sequence that is seen to have a node counts it as a child of the one before. */
+static void count_reference(const quire__book *book, const quire__chain *chain, uint32_t at, uint32_t node)
+{
+    if (!(book->scratch[node] & SEEN) && at > 0)
+        book->scratch[chain->nodes[at - 1]]++;
+    book->scratch[node] |= SEEN;
+}
+
 static quire_status check_entry(const quire__book *book, const quire__chain *chain, uint32_t seq, uint32_t at)
 {
     uint32_t node = chain->nodes[at];
@@ -289,7 +304,7 @@ static quire_status check_entry(const quire__book *book, const quire__chain *cha
     if (at < chain->ready && misplaced && !(book->holes & QUIRE__BOOK_HOLE_COPY_ON_WRITE))
         return quire__fail(QUIRE_ECORRUPT, "sequence %u: table entry %u is %d, the slot is %u", seq, at,
                            chain->table[at], record->slot[QUIRE_TIER_DEVICE]);
-    book->scratch[node]++;
+    count_reference(book, chain, at, node);
     return QUIRE_OK;
 }
 
@@ -303,11 +318,14 @@ static quire_status check_chain(const quire__book *book, uint32_t seq)
                            chain->length, chain->pending, chain->ready);
     for (uint32_t at = 0; at < chain->blocks; at++)
         QUIRE__TRY(check_entry(book, chain, seq, at));
+    if (chain->blocks > 0)
+        book->scratch[chain->nodes[chain->blocks - 1]]++;
     if (chain->source == QUIRE__NONE)
         return QUIRE_OK;
-    if (chain->pending == 0 || chain->source >= book->pool.node_count)
+    if (chain->pending == 0 || chain->source >= book->pool.node_count || chain->kept == 0)
         return quire__fail(QUIRE_ECORRUPT, "sequence %u: node %u is the source of a copy, in no step", seq,
                            chain->source);
+    count_reference(book, chain, chain->kept - 1, chain->source);
     book->scratch[chain->source]++;
     return QUIRE_OK;
 }
@@ -328,8 +346,9 @@ static quire_status check_chains(const quire__book *book)
                            book->config.max_sequences - book->free_chain_count, book->holders);
     for (uint32_t node = 0; node < book->pool.node_count; node++) {
         const quire__node *record = &book->pool.nodes[node];
-        if (record->kind != QUIRE__KIND_FREE && record->refs != book->scratch[node])
-            return quire__fail(QUIRE_ECORRUPT, "node %u has %u references, counted as %u", node, book->scratch[node],
+        uint32_t references = book->scratch[node] & ~SEEN;
+        if (record->kind != QUIRE__KIND_FREE && record->refs != references)
+            return quire__fail(QUIRE_ECORRUPT, "node %u has %u references, counted as %u", node, references,
                                record->refs);
     }
     return QUIRE_OK;

@@ -5,7 +5,8 @@
  *    table    slot 4    slot 5    slot 9                slot 2
  *
  * Invariants
- *  1. Outside a step a chain has exactly the blocks that its length fills or begins, and one reference to each.
+ *  1. Outside a step a chain has exactly the blocks that its length fills or begins, and one reference, to the last of
+ *     them; that one keeps those before it (residency.c).
  *  2. The last block may hold more tokens than the chain's length says: a partial match, a truncation, a fork that was
  *     overtaken. The length alone says what is the chain's own.
  *  3. A chain writes only into open blocks to which it has the one reference. Any other block that it would have to
@@ -44,9 +45,10 @@ void quire__chain_fork(quire__book *book, const quire__chain *chain, quire__chai
     child->matched = chain->matched;
     child->ready = chain->ready;
     child->offloaded = chain->offloaded;
-    for (uint32_t i = 0; i < chain->blocks; i++)
-        book->pool.nodes[chain->nodes[i]].refs++;
-    book->holders += chain->blocks > 0;
+    if (chain->blocks == 0)
+        return;
+    book->pool.nodes[chain->nodes[chain->blocks - 1]].refs++;
+    book->holders++;
 }
 
 /* Gives the blocks from `keep` on back. */
@@ -54,7 +56,7 @@ static void shorten(quire__book *book, quire__chain *chain, uint32_t keep)
 {
     if (keep >= chain->blocks)
         return;
-    quire__residency_release(book, chain->nodes + keep, chain->blocks - keep);
+    quire__residency_release(book, chain->nodes, keep, chain->blocks);
     book->holders -= keep == 0;
     chain->blocks = keep;
     chain->ready = chain->ready < keep ? chain->ready : keep;
@@ -108,33 +110,8 @@ static quire_status no_room(const quire__book *book, uint32_t need, uint32_t spa
                        spare ? ", and the watermark is kept" : "", *moving ? ", or wait for the moves" : "");
 }
 
-/* An open block with one reference, or QUIRE__NONE. */
-static uint32_t take_open(quire__book *book)
-{
-    uint32_t slot = quire__residency_device_slot(book);
-    if (slot == QUIRE__NONE)
-        return QUIRE__NONE;
-    uint32_t node = quire__pool_node_take(&book->pool);
-    book->pool.nodes[node].refs = 1;
-    quire__pool_attach(&book->pool, node, QUIRE_TIER_DEVICE, slot, QUIRE__RESIDENT);
-    return node;
-}
-
-/* Appends `count` open blocks to the chain; `at` is its block count. All or nothing. */
-static bool take_blocks(quire__book *book, quire__chain *chain, uint32_t at, uint32_t count)
-{
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t node = take_open(book);
-        if (node == QUIRE__NONE) {
-            quire__residency_release(book, chain->nodes + at, i);
-            return false;
-        }
-        chain->nodes[at + i] = node;
-    }
-    return true;
-}
-
-/* Puts `node`, a copy of what the chain has of its last block, in that block's place. */
+/* Puts `node`, a copy of what the chain has of its last block, in that block's place. The reference to that block stays,
+ * as the copy's source; the block before it has one more child with references. */
 static void replace_tail(quire__book *book, quire__chain *chain, uint32_t node, quire__plan *plan)
 {
     quire__pool *pool = &book->pool;
@@ -145,6 +122,8 @@ static void replace_tail(quire__book *book, quire__chain *chain, uint32_t node, 
     memcpy(quire__pool_tokens(pool, node), quire__pool_tokens(pool, source), filled * sizeof(int32_t));
     chain->source = source;
     chain->nodes[last] = node;
+    if (last > 0)
+        pool->nodes[chain->nodes[last - 1]].refs++;
     book->counters.copies_on_write++;
     if (book->holes & QUIRE__BOOK_HOLE_COPY_ON_WRITE)
         return; /* the table still says the source: that is where the step will write */
@@ -173,24 +152,22 @@ quire_status quire__chain_reserve(quire__book *book, quire__chain *chain, uint32
     if (need > 0 && (uint64_t)need + spare > quire__residency_available(book))
         return no_room(book, need, spare, moving);
 
-    uint32_t replacement = QUIRE__NONE;
-    if (copy && (replacement = take_open(book)) == QUIRE__NONE)
+    if (need > 0 && !quire__residency_make_room(book, need))
         return no_room(book, need, spare, moving);
-    if (!take_blocks(book, chain, old_blocks, added)) {
-        if (copy)
-            quire__residency_release(book, &replacement, 1);
-        return no_room(book, need, spare, moving);
-    }
 
     chain->kept = old_blocks;
     chain->pending = count;
     chain->source = QUIRE__NONE;
-    if (copy)
+    if (copy) {
+        uint32_t replacement;
+        int32_t slot;
+        quire__pool_open_take(&book->pool, 1, &replacement, &slot);
         replace_tail(book, chain, replacement, plan);
+    }
+    if (added > 0)
+        quire__pool_open_take(&book->pool, added, chain->nodes + old_blocks, chain->table + old_blocks);
     chain->blocks = old_blocks + added;
     chain->ready = chain->blocks;
-    for (uint32_t i = old_blocks; i < chain->blocks; i++)
-        chain->table[i] = (int32_t)book->pool.nodes[chain->nodes[i]].slot[QUIRE_TIER_DEVICE];
     book->holders += old_blocks == 0;
     return QUIRE_OK;
 }
@@ -205,7 +182,7 @@ void quire__chain_cancel(quire__book *book, quire__chain *chain)
     chain->nodes[last] = chain->source;
     chain->source = QUIRE__NONE;
     set_slot(chain, last, book->pool.nodes[chain->nodes[last]].slot[QUIRE_TIER_DEVICE]);
-    quire__residency_release(book, &copy, 1);
+    quire__residency_release_one(book, last == 0 ? QUIRE__NONE : chain->nodes[last - 1], copy);
 }
 
 /* ---- tokens -------------------------------------------------------------------------------------------------- */

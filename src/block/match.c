@@ -5,9 +5,9 @@
  *               held        held        restore     partial: a sealed block of which the sequence has a part
  *
  * The device tier is prefix-closed (residency.c), so the walk has three parts that follow each other: blocks that have
- * a device slot, blocks that have none and are restored, one block in part. The first is the hot one: a hit of 128k
- * tokens is 8,192 blocks. It does per block what cannot be left out: compare the tokens, count the reference, note
- * node and slot. It leaves the eviction order to one call for all of them, for the unreferenced ones are a tail.
+ * a device slot, blocks that have none and are restored, one block in part. The first is the hot one and has a file of
+ * its own (walk.c). What it found is then referred to: a count at the end of what others hold already, a record and the
+ * eviction order for each block of the rest, which is a tail.
  *
  * A partial block is shared like any other, and copied when the sequence first writes into it. Nothing but the
  * sequence's length says that it has only a part.
@@ -17,6 +17,9 @@
 #include "base/check.h"
 #include "block/chain.h"
 #include "block/residency.h"
+#include "block/walk.h"
+
+enum { ROUND = 128 /* blocks walked before their records are written, while those are in the nearest cache */ };
 
 static uint32_t smaller(uint32_t a, uint32_t b)
 {
@@ -52,51 +55,18 @@ static uint32_t last_of(const quire__chain *chain)
 static uint32_t take_present(quire__book *book, quire__chain *chain, const int32_t *tokens, uint32_t limit,
                              uint32_t *present)
 {
-    quire__pool *pool = &book->pool;
-    quire__node *nodes = pool->nodes; /* in locals: the stores below could be to anything, as the compiler sees it */
-    const int32_t *all_tokens = pool->tokens;
-    const size_t block_tokens = pool->block_tokens;
-    uint32_t *path = chain->nodes;
-    int32_t *table = chain->table;
-    uint32_t parent = QUIRE__NONE, missing = QUIRE__NONE;
-    uint32_t unheld = UINT32_MAX, arriving = UINT32_MAX, cached = 0, i = 0;
-    uint32_t guess = quire__prefix_newest(&book->prefix, chain->domain, QUIRE__NONE);
-
-    for (; i < limit && guess != QUIRE__NONE; i++, tokens += block_tokens) {
-        uint32_t node = guess;
-        if (!quire__tokens_equal(all_tokens + node * block_tokens, tokens, (uint32_t)block_tokens)) {
-            node = quire__prefix_child(&book->prefix, chain->domain, parent, tokens);
-            if (node == QUIRE__NONE)
-                break;
-        }
-        quire__node *record = &nodes[node];
-        if (record->slot[QUIRE_TIER_DEVICE] == QUIRE__NONE) {
-            missing = node;
-            break;
-        }
-        path[i] = node;
-        table[i] = (int32_t)record->slot[QUIRE_TIER_DEVICE];
-        if (record->refs++ == 0) {
-            unheld = smaller(unheld, i);
-            if (record->standing[QUIRE_TIER_DEVICE] == QUIRE__CACHED) { /* pool_account, for the common case */
-                record->standing[QUIRE_TIER_DEVICE] = QUIRE__USED;
-                cached++;
-            } else {
-                quire__pool_account(pool, node);
-            }
-        }
-        if (record->state[QUIRE_TIER_DEVICE] == QUIRE__ARRIVING)
-            arriving = smaller(arriving, i);
-        guess = record->child;
-        parent = node;
+    quire__walk walk = quire__walk_from_root(&book->prefix, chain->domain);
+    while (walk.blocks < limit && walk.next != QUIRE__NONE) {
+        uint32_t from = walk.blocks, round = smaller(limit, from + ROUND);
+        quire__walk_on(&book->prefix, chain->domain, tokens, round, &walk, chain->nodes, chain->table);
+        from = from > walk.held ? from : walk.held;
+        if (walk.blocks > from)
+            quire__residency_use(book, chain->nodes + from, walk.blocks - from);
     }
-    chain->blocks = i;
-    *present = smaller(arriving, i);
-    pool->standing[QUIRE_TIER_DEVICE][QUIRE__CACHED] -= cached;
-    pool->standing[QUIRE_TIER_DEVICE][QUIRE__USED] += cached;
-    if (unheld < i)
-        quire__evict_remove_path(&book->evict[QUIRE_TIER_DEVICE], chain->nodes + unheld, i - unheld);
-    return missing;
+    chain->blocks = walk.blocks;
+    *present = smaller(walk.arriving, walk.blocks);
+    quire__residency_hold_path(book, chain->nodes, walk.held, walk.blocks);
+    return walk.missing;
 }
 
 /* Plans the restore of a node that is on the host only. False: no slot for it (`spare` must stay available), or no room
@@ -151,7 +121,7 @@ static uint32_t take_partial(quire__book *book, quire__chain *chain, const int32
         return 0;
     if (book->pool.nodes[node].slot[QUIRE_TIER_DEVICE] == QUIRE__NONE)
         return restore(book, chain, node, spare, plan) ? common : 0;
-    quire__residency_hold(book, node);
+    quire__residency_hold(book, last_of(chain), node);
     chain->nodes[chain->blocks] = node;
     chain->table[chain->blocks] = (int32_t)book->pool.nodes[node].slot[QUIRE_TIER_DEVICE];
     chain->blocks++;

@@ -79,7 +79,7 @@ quire_status quire__pool_open(quire__pool *pool, const quire__allocator *allocat
         goto cleanup;
 
     for (uint32_t i = 0; i < pool->node_count; i++) {
-        pool->kin[i].chain = i + 1 < pool->node_count ? i + 1 : QUIRE__NONE;
+        pool->nodes[i].child = i + 1 < pool->node_count ? i + 1 : QUIRE__NONE;
         pool->nodes[i].slot[QUIRE_TIER_DEVICE] = pool->nodes[i].slot[QUIRE_TIER_HOST] = QUIRE__NONE;
     }
     pool->free_node = 0;
@@ -109,13 +109,39 @@ uint32_t quire__pool_node_take(quire__pool *pool)
 {
     uint32_t node = pool->free_node;
     QUIRE__ASSERT(node != QUIRE__NONE); /* invariant 2 */
-    quire__kin *kin = &pool->kin[node];
-    pool->free_node = kin->chain;
-    *kin = (quire__kin){.parent = QUIRE__NONE, .older = QUIRE__NONE, .newer = QUIRE__NONE, .chain = QUIRE__NONE,
-                        .domain = QUIRE__NONE, .generation = kin->generation};
+    pool->free_node = pool->nodes[node].child;
     pool->nodes[node] = (quire__node){
         .child = QUIRE__NONE, .slot = {QUIRE__NONE, QUIRE__NONE}, .kind = QUIRE__KIND_OPEN};
     return node;
+}
+
+void quire__pool_open_take(quire__pool *pool, uint32_t count, uint32_t *nodes, int32_t *slots)
+{
+    quire__node *records = pool->nodes; /* in locals: the stores below could be to anything, as the compiler sees it */
+    uint32_t *owner = pool->owner[QUIRE_TIER_DEVICE], *standing = pool->standing[QUIRE_TIER_DEVICE];
+    const uint32_t *top = pool->free[QUIRE_TIER_DEVICE] + pool->free_count[QUIRE_TIER_DEVICE];
+    uint32_t node = pool->free_node;
+    QUIRE__ASSERT(count <= pool->free_count[QUIRE_TIER_DEVICE]);
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t slot = *--top, next = records[node].child;
+        QUIRE__ASSERT(node != QUIRE__NONE && owner[slot] == QUIRE__NONE);
+        records[node] = (quire__node){
+            .child = QUIRE__NONE,
+            .refs = 1,
+            .slot = {slot, QUIRE__NONE},
+            .state = {QUIRE__RESIDENT, QUIRE__ABSENT},
+            .standing = {QUIRE__OPEN, QUIRE__NOWHERE},
+            .kind = QUIRE__KIND_OPEN,
+        };
+        owner[slot] = node;
+        nodes[i] = node;
+        slots[i] = (int32_t)slot;
+        node = next;
+    }
+    pool->free_node = node;
+    pool->free_count[QUIRE_TIER_DEVICE] -= count;
+    standing[QUIRE__NOWHERE] -= count;
+    standing[QUIRE__OPEN] += count;
 }
 
 void quire__pool_node_give(quire__pool *pool, uint32_t node)
@@ -126,8 +152,8 @@ void quire__pool_node_give(quire__pool *pool, uint32_t node)
     QUIRE__ASSERT(record->slot[QUIRE_TIER_HOST] == QUIRE__NONE);
     record->kind = QUIRE__KIND_FREE;
     record->refs = 0;
+    record->child = pool->free_node;
     pool->kin[node].generation++;
-    pool->kin[node].chain = pool->free_node;
     pool->free_node = node;
 }
 

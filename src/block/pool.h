@@ -40,23 +40,24 @@ typedef enum quire__standing {
 
 /* What a match reads and writes of a block; kin has the rest. Which fields mean something depends on the kind. */
 typedef struct quire__node {
-    uint32_t child;              /* the newest */
-    uint32_t refs;               /* sequences whose table has it, and copies that read it in the open step */
+    uint32_t child;              /* the newest; of a free node: the next free one */
+    uint32_t refs;               /* sequences that end in it, copies that read it, children with references */
     uint32_t slot[QUIRE__TIERS]; /* QUIRE__NONE: absent */
     uint8_t state[QUIRE__TIERS], standing[QUIRE__TIERS];
     uint8_t kind, reads;
     uint8_t unused[2];
 } quire__node;
 
+/* Written when the node is sealed; before that only the generation means something. */
 typedef struct quire__kin {
     uint32_t parent;       /* QUIRE__NONE: begins a prompt */
     uint32_t older, newer; /* siblings */
-    uint32_t chain;        /* next of the same hash bucket; of a free node: the next free one */
+    uint32_t chain;        /* next of the same hash bucket */
     uint32_t children[QUIRE__TIERS]; /* of its children, those that have a slot in the tier */
-    uint32_t hash;
     uint32_t depth; /* blocks before it in its prompt */
     uint32_t domain;
     uint32_t generation;
+    uint32_t stamp; /* of the tokens: what is sealed never changes */
 } quire__kin;
 
 typedef struct quire__pool {
@@ -82,6 +83,8 @@ void quire__pool_close(quire__pool *pool, const quire__allocator *allocator);
 
 /* A node without a slot, of kind OPEN, refs 0. There is one whenever a slot of either tier is free. */
 uint32_t quire__pool_node_take(quire__pool *pool);
+/* `count` open nodes, each with one reference and a device slot; there must be so many free. */
+void quire__pool_open_take(quire__pool *pool, uint32_t count, uint32_t *nodes, int32_t *slots);
 /* The node must have no slot. Its handle is stale from here. */
 void quire__pool_node_give(quire__pool *pool, uint32_t node);
 quire_block quire__pool_handle(const quire__pool *pool, uint32_t node);

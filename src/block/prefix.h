@@ -44,25 +44,31 @@ void quire__prefix_domain_share(quire__prefix *prefix, uint32_t domain);
 uint32_t quire__prefix_domain_idle(const quire__prefix *prefix);
 
 /* ---- nodes. `parent` QUIRE__NONE stands for the domain's own root. */
-uint64_t quire__prefix_hash(const quire__prefix *prefix, uint32_t domain, uint32_t parent, const int32_t *tokens);
-/* The child of `parent` that has exactly these block_tokens tokens, or QUIRE__NONE; by hash. */
-uint32_t quire__prefix_lookup(const quire__prefix *prefix, uint32_t domain, uint32_t parent, const int32_t *tokens,
-                              uint64_t hash);
+/* Of the children of `parent` but the newest, the one that has exactly these block_tokens tokens, or QUIRE__NONE. */
+uint32_t quire__prefix_lookup(const quire__prefix *prefix, uint32_t domain, uint32_t parent, const int32_t *tokens);
 /* Of the newest children, the one that shares the longest start with `tokens`; the newest of equals. `*common` is how
  * many tokens; QUIRE__NONE when there is not one. */
 uint32_t quire__prefix_nearest(const quire__prefix *prefix, uint32_t domain, uint32_t parent, const int32_t *tokens,
                                uint32_t count, uint32_t *common);
 /* Makes the sealed node, whose tokens are set, the newest child. */
-void quire__prefix_link(quire__prefix *prefix, uint32_t node, uint32_t domain, uint32_t parent, uint64_t hash);
+void quire__prefix_link(quire__prefix *prefix, uint32_t node, uint32_t domain, uint32_t parent);
+/* Links sealed nodes that have a device slot as one path below `parent`: each the only child of the one before. The
+ * parent's count of children on the device is the caller's, as with prefix_link; of those in the path it is set. */
+void quire__prefix_link_path(quire__prefix *prefix, const uint32_t *path, uint32_t count, uint32_t domain,
+                             uint32_t parent);
 /* Takes a node without children out. A domain that is left with nothing is gone. */
 void quire__prefix_unlink(quire__prefix *prefix, uint32_t node);
+/* Of the node's tokens as they are now; kin has what it was when the node was linked. */
+uint32_t quire__prefix_stamp(const quire__prefix *prefix, uint32_t node);
+/* Whether exactly the nodes that belong in the table are in it, each in its bucket. `nodes`: how many belong. */
+bool quire__prefix_table_right(const quire__prefix *prefix, uint32_t nodes);
 
 static inline uint32_t quire__prefix_newest(const quire__prefix *prefix, uint32_t domain, uint32_t parent)
 {
     return parent == QUIRE__NONE ? prefix->domains[domain].child : prefix->pool->nodes[parent].child;
 }
 
-/* 16 bytes at once where the machine can; elsewhere the compiler makes words of it. */
+/* 16 bytes at once, or 32 where a function is compiled for them; elsewhere the compiler makes words of it. */
 typedef uint64_t quire__words __attribute__((vector_size(16)));
 
 static inline quire__words quire__differ(const int32_t *a, const int32_t *b)
@@ -73,7 +79,7 @@ static inline quire__words quire__differ(const int32_t *a, const int32_t *b)
     return x ^ y;
 }
 
-/* memcmp() == 0 for the sizes that blocks have, 16 tokens at a time, inline: the call alone costs a third of a match. */
+/* memcmp() == 0 for the sizes that blocks have, inline: the call alone costs a third of a match. */
 static inline bool quire__tokens_equal(const int32_t *a, const int32_t *b, uint32_t count)
 {
     for (; count >= 16; count -= 16, a += 16, b += 16) {
@@ -82,22 +88,27 @@ static inline bool quire__tokens_equal(const int32_t *a, const int32_t *b, uint3
         if (differ[0] | differ[1])
             return false;
     }
-    return count == 0 || memcmp(a, b, count * sizeof(*a)) == 0;
+    for (; count >= 4; count -= 4, a += 4, b += 4) {
+        quire__words differ = quire__differ(a, b);
+        if (differ[0] | differ[1])
+            return false;
+    }
+    for (; count > 0; count--)
+        if (*a++ != *b++)
+            return false;
+    return true;
 }
 
-/* The child of `parent` with exactly these tokens: guessed, and looked up only when the guess is wrong. */
+/* The child of `parent` with exactly these tokens: the newest is compared; only siblings of it are looked up. */
 static inline uint32_t quire__prefix_child(const quire__prefix *prefix, uint32_t domain, uint32_t parent,
                                            const int32_t *tokens)
 {
-    uint32_t guess = quire__prefix_newest(prefix, domain, parent);
-    if (guess == QUIRE__NONE)
+    uint32_t newest = quire__prefix_newest(prefix, domain, parent);
+    if (newest == QUIRE__NONE)
         return QUIRE__NONE;
-    if (quire__tokens_equal(quire__pool_tokens(prefix->pool, guess), tokens, prefix->pool->block_tokens))
-        return guess;
-    if (prefix->pool->kin[guess].older == QUIRE__NONE) /* an only child: nothing to look up */
-        return QUIRE__NONE;
-    return quire__prefix_lookup(prefix, domain, parent, tokens,
-                                quire__prefix_hash(prefix, domain, parent, tokens));
+    if (quire__tokens_equal(quire__pool_tokens(prefix->pool, newest), tokens, prefix->pool->block_tokens))
+        return newest;
+    return quire__prefix_lookup(prefix, domain, parent, tokens);
 }
 
 #endif

@@ -11,8 +11,11 @@
  * Invariants
  *  1. A tier is prefix-closed: a block that has a slot in a tier begins a prompt, or its parent has one there too.
  *     A lost slot therefore takes with it what is below (drop_host, drop_subtree).
- *  2. Whoever refers to a block refers to its parent. So along a path references never increase, those that become
- *     unreferenced by a release are its tail, and those that a match finds unreferenced are a tail as well.
+ *  2. References are counted where paths end: a node's are the sequences whose last block it is, the copies of the open
+ *     step that read it, and its children that have references (children as sequences have them: an open or dead block
+ *     follows the one before it in its sequence). So a block with references has a parent with references; what
+ *     becomes unreferenced by a release is a tail of the path, and so is what a match finds unreferenced. A match,
+ *     fork or release of a path that others refer to changes one count, however long the path is.
  *  3. The device's eviction order holds exactly the sealed nodes with a device slot and no reference, also those that
  *     a move in flight has. Nodes enter it in one way only: by a release, a path at a time, its head the most recent.
  *     Then every node in the order is older than those above it: when a node enters, whatever has a device slot below
@@ -34,7 +37,7 @@
 
 #include "base/check.h"
 
-void quire__residency_event(quire__book *book, quire_event_type type, quire_tier tier, uint32_t node)
+void quire__residency_event_add(quire__book *book, quire_event_type type, quire_tier tier, uint32_t node)
 {
     const quire__kin *kin = &book->pool.kin[node];
     quire__events_add(&book->events, (quire_event){
@@ -49,18 +52,52 @@ void quire__residency_event(quire__book *book, quire_event_type type, quire_tier
 
 /* ---- references ---------------------------------------------------------------------------------------------- */
 
-void quire__residency_hold(quire__book *book, uint32_t node)
+/* Nobody referred to the node until now. */
+static void leave_order(quire__book *book, uint32_t node)
 {
-    quire__node *record = &book->pool.nodes[node];
-    QUIRE__ASSERT(record->kind == QUIRE__KIND_SEALED);
-    if (record->refs++ > 0)
-        return;
     quire__evict_remove(&book->evict[QUIRE_TIER_DEVICE], node);
     quire__pool_account(&book->pool, node);
 }
 
-/* Open and dead nodes: nobody can find them, so without a reference they are nothing. */
-static void discard(quire__book *book, uint32_t node)
+void quire__residency_hold(quire__book *book, uint32_t parent, uint32_t node)
+{
+    quire__node *nodes = book->pool.nodes;
+    QUIRE__ASSERT(nodes[node].kind == QUIRE__KIND_SEALED);
+    QUIRE__ASSERT(parent == QUIRE__NONE || nodes[parent].refs > 0);
+    if (nodes[node].refs++ == 0)
+        leave_order(book, node); /* the parent counts a child in place of an end */
+    else if (parent != QUIRE__NONE)
+        nodes[parent].refs--;
+}
+
+void quire__residency_use(quire__book *book, const uint32_t *path, uint32_t count)
+{
+    quire__pool *pool = &book->pool;
+    quire__node *nodes = pool->nodes;
+    uint32_t cached = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        quire__node *record = &nodes[path[i]];
+        record->refs = 1;
+        if (record->standing[QUIRE_TIER_DEVICE] == QUIRE__CACHED) { /* pool_account, for the common case */
+            record->standing[QUIRE_TIER_DEVICE] = QUIRE__USED;
+            cached++;
+        } else {
+            quire__pool_account(pool, path[i]);
+        }
+    }
+    pool->standing[QUIRE_TIER_DEVICE][QUIRE__CACHED] -= cached;
+    pool->standing[QUIRE_TIER_DEVICE][QUIRE__USED] += cached;
+}
+
+void quire__residency_hold_path(quire__book *book, const uint32_t *path, uint32_t held, uint32_t count)
+{
+    if (held > 0)
+        book->pool.nodes[path[held - 1]].refs++;
+    quire__evict_remove_path(&book->evict[QUIRE_TIER_DEVICE], path + held, count - held);
+}
+
+/* Nobody can find an open or dead node, so without a reference it is nothing. */
+void quire__residency_discard(quire__book *book, uint32_t node)
 {
     quire__pool *pool = &book->pool;
     pool->ticket[pool->nodes[node].slot[QUIRE_TIER_DEVICE]] = book->step;
@@ -68,26 +105,56 @@ static void discard(quire__book *book, uint32_t node)
     quire__pool_node_give(pool, node);
 }
 
-void quire__residency_release(quire__book *book, const uint32_t *path, uint32_t count)
+/* Without a reference sealed nodes become cached, as the most recent of all; others are gone. They are a tail of a
+ * sequence, its sealed ones first. */
+static void let_go(quire__book *book, const uint32_t *path, uint32_t count)
 {
     quire__pool *pool = &book->pool;
-    uint32_t first = count;
-    for (uint32_t i = count; i-- > 0;) {
-        QUIRE__ASSERT(pool->nodes[path[i]].refs > 0);
-        if (--pool->nodes[path[i]].refs == 0) {
-            QUIRE__ASSERT(first == i + 1); /* invariant 2 */
-            first = i;
+    quire__node *nodes = pool->nodes;
+    uint64_t *ticket = pool->ticket, step = book->step;
+    uint32_t *standing = pool->standing[QUIRE_TIER_DEVICE], used = 0;
+    while (count > 0 && nodes[path[count - 1]].kind != QUIRE__KIND_SEALED)
+        quire__residency_discard(book, path[--count]);
+    for (uint32_t i = 0; i < count; i++) {
+        quire__node *record = &nodes[path[i]];
+        ticket[record->slot[QUIRE_TIER_DEVICE]] = step;
+        if (record->standing[QUIRE_TIER_DEVICE] == QUIRE__USED && !(record->reads & QUIRE__READS_DEVICE)) {
+            record->standing[QUIRE_TIER_DEVICE] = QUIRE__CACHED; /* pool_account, for the common case */
+            used++;
+        } else {
+            quire__pool_account(pool, path[i]);
         }
     }
+    standing[QUIRE__USED] -= used;
+    standing[QUIRE__CACHED] += used;
+    quire__evict_insert_path(&book->evict[QUIRE_TIER_DEVICE], path, count);
+}
 
-    uint32_t sealed = first;
-    for (; sealed < count && pool->nodes[path[sealed]].kind == QUIRE__KIND_SEALED; sealed++) {
-        pool->ticket[pool->nodes[path[sealed]].slot[QUIRE_TIER_DEVICE]] = book->step;
-        quire__pool_account(pool, path[sealed]);
+void quire__residency_release(quire__book *book, const uint32_t *path, uint32_t keep, uint32_t count)
+{
+    quire__node *nodes = book->pool.nodes;
+    uint32_t first = count;
+    for (; first > keep; first--) {
+        QUIRE__ASSERT(nodes[path[first - 1]].refs > 0);
+        if (--nodes[path[first - 1]].refs > 0)
+            break;
     }
-    quire__evict_insert_path(&book->evict[QUIRE_TIER_DEVICE], path + first, sealed - first);
-    for (uint32_t i = count; i-- > sealed;)
-        discard(book, path[i]);
+    if (first > keep && keep > 0) /* else what the last kept one counts for its child counts for the end now */
+        nodes[path[keep - 1]].refs++;
+    let_go(book, path + first, count - first);
+}
+
+void quire__residency_release_one(quire__book *book, uint32_t parent, uint32_t node)
+{
+    quire__node *nodes = book->pool.nodes;
+    QUIRE__ASSERT(nodes[node].refs > 0);
+    if (--nodes[node].refs > 0)
+        return;
+    if (parent != QUIRE__NONE) {
+        QUIRE__ASSERT(nodes[parent].refs > 1); /* the sequence itself still refers to it */
+        nodes[parent].refs--;
+    }
+    let_go(book, &node, 1);
 }
 
 void quire__residency_touch_host(quire__book *book, const uint32_t *path, uint32_t count)
@@ -155,7 +222,6 @@ static bool evict_oldest(quire__book *book, quire_tier tier, uint32_t spare)
     uint32_t victim = quire__evict_victim(&book->evict[tier]);
     if (victim == QUIRE__NONE || victim == spare)
         return false;
-
     if (book->pool.nodes[victim].standing[tier] != QUIRE__CACHED)
         return false;
     if (tier == QUIRE_TIER_DEVICE)
@@ -166,11 +232,17 @@ static bool evict_oldest(quire__book *book, quire_tier tier, uint32_t spare)
     return true;
 }
 
+bool quire__residency_make_room(quire__book *book, uint32_t count)
+{
+    while (book->pool.free_count[QUIRE_TIER_DEVICE] < count)
+        if (!evict_oldest(book, QUIRE_TIER_DEVICE, QUIRE__NONE))
+            return false;
+    return true;
+}
+
 uint32_t quire__residency_device_slot(quire__book *book)
 {
-    if (book->pool.free_count[QUIRE_TIER_DEVICE] == 0 && !evict_oldest(book, QUIRE_TIER_DEVICE, QUIRE__NONE))
-        return QUIRE__NONE;
-    return quire__pool_slot_take(&book->pool, QUIRE_TIER_DEVICE);
+    return quire__residency_make_room(book, 1) ? quire__pool_slot_take(&book->pool, QUIRE_TIER_DEVICE) : QUIRE__NONE;
 }
 
 uint32_t quire__residency_host_slot(quire__book *book, uint32_t spare)

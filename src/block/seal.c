@@ -8,7 +8,9 @@
  *      or still arriving            (what its restore writes is nobody's any more: an orphan, pool.c)
  *    there is none                our node is linked, and its offload is planned
  *
- * Blocks are sealed in the order of the prompt, so the parent of each is the tree's own node by the time it is needed.
+ * Blocks are sealed in the order of the prompt, so the parent of each is the tree's own node by the time it is needed. A
+ * new node has no children: after the first block that the tree has no twin of, none of the following has one, and all
+ * are linked at once.
  *
  * Write-through. After the blocks of a step are sealed, the sequence's blocks that the host does not have yet are
  * offloaded, in order, since the host tier is prefix-closed. Mostly these are the blocks just sealed. Others are there
@@ -81,26 +83,26 @@ static void offload(quire__book *book, quire__chain *chain, uint32_t most, quire
 }
 
 /* `twin` is what the tree has in place of our `node`. */
-static void give_way(quire__book *book, uint32_t node, uint32_t twin)
+static void give_way(quire__book *book, uint32_t node, uint32_t parent, uint32_t twin)
 {
-    quire__residency_hold(book, twin);
-    quire__residency_release(book, &node, 1);
+    quire__residency_hold(book, parent, twin);
+    quire__residency_discard(book, node);
     book->counters.blocks_deduplicated++;
 }
 
 /* As give_way, but the twin's bytes are not on the device, and ours are: it takes our slot. */
-static void adopt(quire__book *book, uint32_t node, uint32_t twin)
+static void adopt(quire__book *book, uint32_t node, uint32_t parent, uint32_t twin)
 {
     quire__pool *pool = &book->pool;
     quire__node *record = &pool->nodes[twin];
     bool first = record->slot[QUIRE_TIER_DEVICE] == QUIRE__NONE;
     if (!first) {
-        quire__residency_hold(book, twin);
+        quire__residency_hold(book, parent, twin);
         quire__pool_detach(pool, twin, QUIRE_TIER_DEVICE);
     } else {
         record->refs = 1;
-        if (pool->kin[twin].parent != QUIRE__NONE)
-            pool->kin[pool->kin[twin].parent].children[QUIRE_TIER_DEVICE]++;
+        if (parent != QUIRE__NONE)
+            pool->kin[parent].children[QUIRE_TIER_DEVICE]++;
     }
     quire__pool_transfer(pool, node, twin);
     quire__pool_node_give(pool, node);
@@ -108,40 +110,55 @@ static void adopt(quire__book *book, uint32_t node, uint32_t twin)
     book->counters.blocks_sealed++;
 }
 
-static void link_new(quire__book *book, uint32_t node, uint32_t domain, uint32_t parent, uint64_t hash)
-{
-    book->pool.nodes[node].kind = QUIRE__KIND_SEALED;
-    quire__prefix_link(&book->prefix, node, domain, parent, hash);
-    if (parent != QUIRE__NONE)
-        book->pool.kin[parent].children[QUIRE_TIER_DEVICE]++;
-    quire__pool_account(&book->pool, node);
-    quire__residency_event(book, QUIRE_EVENT_STORED, QUIRE_TIER_DEVICE, node);
-    book->counters.blocks_sealed++;
-}
-
-static void seal(quire__book *book, quire__chain *chain, uint32_t at)
+static void meet_twin(quire__book *book, quire__chain *chain, uint32_t at, uint32_t parent, uint32_t twin)
 {
     quire__pool *pool = &book->pool;
-    uint32_t node = chain->nodes[at], parent = at == 0 ? QUIRE__NONE : chain->nodes[at - 1];
-    const int32_t *tokens = quire__pool_tokens(pool, node);
-    QUIRE__ASSERT(pool->nodes[node].kind == QUIRE__KIND_OPEN && pool->nodes[node].refs == 1);
-    QUIRE__ASSERT(parent == QUIRE__NONE || pool->nodes[parent].kind == QUIRE__KIND_SEALED);
-
-    uint64_t hash = quire__prefix_hash(&book->prefix, chain->domain, parent, tokens);
-    uint32_t twin = quire__prefix_lookup(&book->prefix, chain->domain, parent, tokens, hash);
-    if (twin == QUIRE__NONE) {
-        link_new(book, node, chain->domain, parent, hash);
-        return;
-    }
     if (pool->nodes[twin].state[QUIRE_TIER_DEVICE] == QUIRE__RESIDENT)
-        give_way(book, node, twin);
+        give_way(book, chain->nodes[at], parent, twin);
     else
-        adopt(book, node, twin);
+        adopt(book, chain->nodes[at], parent, twin);
     chain->nodes[at] = twin;
     int32_t slot = (int32_t)pool->nodes[twin].slot[QUIRE_TIER_DEVICE];
     if (chain->table[at] != slot) {
         chain->table[at] = slot;
         chain->changed = chain->changed < at ? chain->changed : at;
+    }
+}
+
+/* The tree has no block like path[0] below `parent`, hence none like the others either. */
+static void link_new(quire__book *book, const uint32_t *path, uint32_t count, uint32_t domain, uint32_t parent)
+{
+    quire__pool *pool = &book->pool;
+    for (uint32_t i = 0; i < count; i++) {
+        quire__node *record = &pool->nodes[path[i]];
+        QUIRE__ASSERT(record->kind == QUIRE__KIND_OPEN && record->refs == 1);
+        record->kind = QUIRE__KIND_SEALED;
+        record->standing[QUIRE_TIER_DEVICE] = QUIRE__USED; /* pool_account: it was open, and is referred to */
+    }
+    pool->standing[QUIRE_TIER_DEVICE][QUIRE__OPEN] -= count;
+    pool->standing[QUIRE_TIER_DEVICE][QUIRE__USED] += count;
+    quire__prefix_link_path(&book->prefix, path, count, domain, parent);
+    if (parent != QUIRE__NONE)
+        pool->kin[parent].children[QUIRE_TIER_DEVICE]++;
+    book->counters.blocks_sealed += count;
+    if (book->events.capacity > 0)
+        for (uint32_t i = 0; i < count; i++)
+            quire__residency_event(book, QUIRE_EVENT_STORED, QUIRE_TIER_DEVICE, path[i]);
+}
+
+/* Blocks [first, full) of the chain. */
+static void seal(quire__book *book, quire__chain *chain, uint32_t first, uint32_t full)
+{
+    for (uint32_t at = first; at < full; at++) {
+        uint32_t node = chain->nodes[at], parent = at == 0 ? QUIRE__NONE : chain->nodes[at - 1];
+        QUIRE__ASSERT(parent == QUIRE__NONE || book->pool.nodes[parent].kind == QUIRE__KIND_SEALED);
+        uint32_t twin = quire__prefix_child(&book->prefix, chain->domain, parent,
+                                            quire__pool_tokens(&book->pool, node));
+        if (twin == QUIRE__NONE) {
+            link_new(book, chain->nodes + at, full - at, chain->domain, parent);
+            return;
+        }
+        meet_twin(book, chain, at, parent, twin);
     }
 }
 
@@ -153,14 +170,13 @@ void quire__seal_commit(quire__book *book, quire__chain *chain, quire__plan *pla
     book->counters.computed_tokens += chain->pending;
     chain->pending = 0;
     const uint32_t full = chain->length / block_tokens;
-    for (uint32_t i = first; i < full; i++)
-        seal(book, chain, i);
+    seal(book, chain, first, full);
     if (full > first && book->config.offload && book->config.host_slots > 0)
         offload(book, chain, 2 * (full - first), plan);
 
     if (chain->source != QUIRE__NONE) {
-        uint32_t source = chain->source;
+        uint32_t source = chain->source; /* in the place of block `first` */
         chain->source = QUIRE__NONE;
-        quire__residency_release(book, &source, 1);
+        quire__residency_release_one(book, first == 0 ? QUIRE__NONE : chain->nodes[first - 1], source);
     }
 }

@@ -1,0 +1,25 @@
+/* walk.h: a prompt compared with the tree, as far as blocks are on the device. Reads only. */
+#ifndef QUIRE_WALK_H
+#define QUIRE_WALK_H
+
+#include "block/prefix.h"
+
+/* Where a walk stands; it goes on from there. */
+typedef struct quire__walk {
+    uint32_t blocks;   /* found so far; they are path[0 .. blocks) */
+    uint32_t held;     /* of them, the first ones, that have references */
+    uint32_t arriving; /* the first whose bytes are still on their way; UINT32_MAX: none */
+    uint32_t last;     /* the last one found, or QUIRE__NONE */
+    uint32_t next;     /* its newest child, to compare next; QUIRE__NONE: the walk has ended */
+    uint32_t missing;  /* why it ended: this block is next in the prompt and not on the device. Or QUIRE__NONE */
+} quire__walk;
+
+quire__walk quire__walk_from_root(const quire__prefix *prefix, uint32_t domain);
+/* Goes on until path has `limit` blocks or the walk ends. `tokens` are the prompt's from its first on; path and slots
+ * have room for `limit` and get the nodes and their device slots. */
+void quire__walk_on(const quire__prefix *prefix, uint32_t domain, const int32_t *tokens, uint32_t limit,
+                    quire__walk *walk, uint32_t *path, int32_t *slots);
+/* Tests and counting of instructions: without what the CPU at hand has beyond the least. */
+void quire__walk_plain(bool plain);
+
+#endif
