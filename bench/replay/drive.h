@@ -1,0 +1,22 @@
+/* drive.h: a trace through one cache, the requests one after another. */
+#ifndef REPLAY_DRIVE_H
+#define REPLAY_DRIVE_H
+
+#include "node.h"
+#include "outcome.h"
+#include "trace.h"
+
+typedef struct replay_setup {
+    replay_geometry geometry;
+    const char *policy;
+    bool pieces; /* a block is a piece; geometry.block_tokens is 1 then */
+    bool output; /* generated tokens are computed, and cached, too */
+    void (*progress)(void *user, uint64_t at, uint64_t of); /* requests; NULL: none */
+    void *progress_user;
+} replay_setup;
+
+int replay_drive(const replay_trace *trace, const replay_setup *setup, replay_outcome *outcome, replay_error *error);
+/* Takes the node's counters into the outcome. */
+void replay_outcome_count(replay_outcome *outcome, const replay_node *node);
+
+#endif

@@ -1,0 +1,24 @@
+/* main.c: quire-replay. */
+#include <stdio.h>
+
+#include "job.h"
+#include "runs.h"
+
+int main(int argc, char **argv)
+{
+    replay_error error;
+    replay_options options;
+    replay_job job;
+    if (replay_options_parse(&options, argc, argv, &error)) {
+        fprintf(stderr, "quire-replay: %s\n", error.text);
+        return 2;
+    }
+    int status = replay_job_open(&job, &options, &error);
+    if (status == 0) {
+        status = replay_runs(&job, &error);
+        replay_job_close(&job);
+    }
+    if (status)
+        fprintf(stderr, "quire-replay: %s\n", error.text);
+    return status ? 1 : 0;
+}

@@ -1,0 +1,81 @@
+#include "node.h"
+
+/* Any fixed key: a replay gives the same figures every time. */
+#define HASH_KEY 0x7265706c61790001u
+
+int replay_node_open(replay_node *node, const replay_node_config *config, replay_error *error)
+{
+    uint32_t bt = config->geometry.block_tokens, blocks = (config->longest + bt - 1) / bt + 1;
+    quire__book_config book = {.block_tokens = bt,
+                               .device_slots = config->geometry.device_blocks,
+                               .host_slots = config->geometry.host_blocks,
+                               .max_sequences = config->max_sequences,
+                               .max_seq_tokens = config->longest,
+                               .max_domains = config->max_domains,
+                               .event_capacity = config->events,
+                               .hash_key = HASH_KEY,
+                               .policy = config->policy,
+                               .offload = config->geometry.host_blocks > 0,
+                               .allocator = quire__allocator_default};
+    *node = (replay_node){.geometry = config->geometry};
+    if (quire__plan_open(&node->plan, &book.allocator, 2 * blocks) || quire__book_open(&node->book, &book)) {
+        replay_fail(error, "%s", quire_error_text());
+        replay_node_close(node);
+        return -1;
+    }
+    return 0;
+}
+
+void replay_node_close(replay_node *node)
+{
+    quire__book_close(node->book);
+    quire__plan_close(&node->plan, &quire__allocator_default);
+    *node = (replay_node){0};
+}
+
+void replay_node_settle(replay_node *node)
+{
+    for (uint32_t i = 0; i < node->plan.count; i++) {
+        const quire__move *move = &node->plan.moves[i];
+        if (move->type == QUIRE__MOVE_COPY)
+            continue;
+        node->offloads += move->type == QUIRE__MOVE_OFFLOAD;
+        node->restores += move->type == QUIRE__MOVE_RESTORE;
+        quire__book_complete(node->book, move, true);
+    }
+    node->plan.count = 0;
+}
+
+/* Computes what the sequence lacks, in one step. */
+static int compute(replay_node *node, uint32_t seq, const int32_t *tokens, uint32_t count, replay_error *error)
+{
+    uint32_t moving = 0;
+    quire__book_step_begin(node->book, ++node->step);
+    quire_status status = quire__book_reserve(node->book, seq, tokens, count, &node->plan, &moving);
+    if (status == QUIRE_OK)
+        quire__book_commit(node->book, seq, &node->plan);
+    quire__book_step_end(node->book);
+    replay_node_settle(node);
+    return status == QUIRE_OK ? 0 : replay_fail(error, "%s", quire_error_text());
+}
+
+int replay_node_serve(replay_node *node, uint64_t domain, const int32_t *tokens, uint32_t input, uint32_t total,
+                      replay_served *served, replay_error *error)
+{
+    uint32_t seq;
+    *served = (replay_served){.computed = total};
+    if ((uint64_t)node->geometry.device_blocks * node->geometry.block_tokens < total) {
+        served->refused = true;
+        return 0;
+    }
+    if (quire__book_seq_open(node->book, domain, &seq) ||
+        quire__book_seq_match(node->book, seq, tokens, input, &node->plan, &served->hit))
+        return replay_fail(error, "%s", quire_error_text());
+    replay_node_settle(node);
+    (void)quire__book_seq_ready(node->book, seq);
+    uint32_t found = (uint32_t)served->hit.tokens;
+    served->computed = total > found ? total - found : 0;
+    int status = served->computed > 0 ? compute(node, seq, tokens + found, served->computed, error) : 0;
+    quire__book_seq_close(node->book, seq);
+    return status;
+}

@@ -1,0 +1,44 @@
+/* options.h: the command line of quire-replay. */
+#ifndef REPLAY_OPTIONS_H
+#define REPLAY_OPTIONS_H
+
+#include "error.h"
+#include "read.h"
+
+enum { REPLAY_MOST_SIZES = 32, REPLAY_MOST_POLICIES = 32 };
+
+typedef enum replay_unit { REPLAY_BYTES, REPLAY_TOKENS, REPLAY_BLOCKS, REPLAY_PERCENT } replay_unit;
+
+/* A capacity as it was written; what it is in blocks depends on the model and the trace. */
+typedef struct replay_size {
+    double value;
+    replay_unit unit;
+} replay_size;
+
+typedef struct replay_sizes {
+    replay_size list[REPLAY_MOST_SIZES];
+    uint32_t count;
+} replay_sizes;
+
+typedef struct replay_options {
+    const char *path;
+    replay_read_options read;
+    /* the model and the cache */
+    uint32_t layers, kv_heads, head_dim, element_bytes, block_tokens;
+    uint64_t token_bytes; /* 0: of those four */
+    bool pieces, output;
+    replay_sizes device, host;
+    const char *policies[REPLAY_MOST_POLICIES];
+    uint32_t policy_count;
+    /* what to show */
+    bool json, quiet, floor;
+} replay_options;
+
+/* Exits with 0 after --help and --version. */
+int replay_options_parse(replay_options *options, int argc, char **argv, replay_error *error);
+/* "64G", "2.1Mtok", "4096blk", "5%", several separated by commas. */
+int replay_sizes_parse(const char *option, const char *text, replay_sizes *sizes, replay_error *error);
+/* Bytes of KV that a token has. */
+uint64_t replay_token_bytes(const replay_options *options);
+
+#endif
