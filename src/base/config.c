@@ -79,6 +79,9 @@ const quire__variable quire__variables[] = {
      "GGUF file of the model that the examples, the demo and the tests run; not set: SmolLM2-135M-Instruct, fetched by "
      "`scripts/fetch_model`.",
      "examples"},
+    {"QUIRE_MODEL_GEMMA", QUIRE__VARIABLE_TEXT, "", 0, 0, NULL, "",
+     "GGUF file of Gemma 3 270M, as `scripts/fetch_model gemma` fetches it; not set: the tests that need it are skipped.",
+     "tests"},
     {"QUIRE_BUILD_DIR", QUIRE__VARIABLE_TEXT, "build", 0, 0, NULL, "",
      "Folder that `scripts/demo`, `scripts/test` and `scripts/gpu` build in.", "scripts"},
     {"QUIRE_TEST_SEED", QUIRE__VARIABLE_COUNT, "", 0, UINT64_MAX, NULL, "",
