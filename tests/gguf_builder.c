@@ -84,6 +84,14 @@ void build_key_ints(gguf_builder *b, const char *key, const int32_t *values, siz
     build_raw(b, values, count * sizeof *values);
 }
 
+void build_key_floats(gguf_builder *b, const char *key, const float *values, size_t count)
+{
+    build_key(b, key, VALUE_ARRAY);
+    build_u32(b, VALUE_F32);
+    build_u64(b, count);
+    build_raw(b, values, count * sizeof *values);
+}
+
 void build_tensor(gguf_builder *b, const char *name, uint32_t dimensions, const uint64_t *ne, uint32_t type,
                   uint64_t offset)
 {

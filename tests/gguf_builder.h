@@ -28,6 +28,7 @@ void build_key_bool(gguf_builder *b, const char *key, int value);
 void build_key_string(gguf_builder *b, const char *key, const char *value);
 void build_key_strings(gguf_builder *b, const char *key, const char *const *values, size_t count);
 void build_key_ints(gguf_builder *b, const char *key, const int32_t *values, size_t count);
+void build_key_floats(gguf_builder *b, const char *key, const float *values, size_t count);
 
 /* One tensor's record; its data is written later, at `offset` of the data section. */
 void build_tensor(gguf_builder *b, const char *name, uint32_t dimensions, const uint64_t *ne, uint32_t type,

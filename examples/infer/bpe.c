@@ -6,7 +6,6 @@
  */
 #include "bpe.h"
 
-#include <stdbool.h>
 #include <stdlib.h>
 
 #define BPE_TAKEN (-2)            /* the symbol has been merged into its left neighbour */
@@ -18,7 +17,8 @@ typedef struct bpe_candidate {
 } bpe_candidate;
 
 typedef struct work {
-    const bpe_table *table;
+    bpe_find_fn find;
+    const void *rules;
     int32_t *ids, *previous, *next;
     bpe_candidate *heap;
     size_t heap_count;
@@ -57,6 +57,13 @@ void bpe_table_add(bpe_table *table, bpe_merge merge)
 {
     bpe_merge *slot = &table->slots[slot_of(table, merge.left, merge.right)];
     if (slot->left == BPE_NO_TOKEN) *slot = merge;
+}
+
+bool bpe_table_find(const void *rules, int32_t left, int32_t right, bpe_merge *merge)
+{
+    const bpe_table *table = rules;
+    *merge = table->slots[slot_of(table, left, right)];
+    return merge->left != BPE_NO_TOKEN;
 }
 
 void bpe_scratch_free(bpe_scratch *scratch)
@@ -117,9 +124,9 @@ static void consider(work *w, int32_t position)
     if (position < 0 || w->next[position] < 0) return;
     int32_t left = w->ids[position], right = w->ids[w->next[position]];
     if (left == BPE_NO_TOKEN || right == BPE_NO_TOKEN) return;
-    const bpe_merge *merge = &w->table->slots[slot_of(w->table, left, right)];
-    if (merge->left != BPE_NO_TOKEN)
-        heap_push(w, (bpe_candidate){ merge->rank, position, left, right, merge->result });
+    bpe_merge merge;
+    if (w->find(w->rules, left, right, &merge))
+        heap_push(w, (bpe_candidate){ merge.rank, position, left, right, merge.result });
 }
 
 static void apply(work *w, const bpe_candidate *merge)
@@ -134,10 +141,11 @@ static void apply(work *w, const bpe_candidate *merge)
     consider(w, position);
 }
 
-int bpe_apply(const bpe_table *table, bpe_scratch *scratch, int32_t *ids, size_t count, size_t *merged)
+int bpe_apply(bpe_find_fn find, const void *rules, bpe_scratch *scratch, int32_t *ids, size_t count,
+              size_t *merged)
 {
     if (scratch_reserve(scratch, count)) return -1;
-    work w = { table, ids, scratch->links, scratch->links + scratch->capacity, scratch->heap, 0 };
+    work w = { find, rules, ids, scratch->links, scratch->links + scratch->capacity, scratch->heap, 0 };
     for (size_t i = 0; i < count; i++) {
         w.previous[i] = (int32_t)i - 1;
         w.next[i] = i + 1 < count ? (int32_t)i + 1 : -1;

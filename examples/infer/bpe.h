@@ -7,6 +7,7 @@
 #ifndef INFER_BPE_H
 #define INFER_BPE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -40,8 +41,15 @@ void bpe_table_add(bpe_table *table, bpe_merge merge);
 
 void bpe_scratch_free(bpe_scratch *scratch);
 
+/* Whether the neighbours (left, right) merge, and how; `rules` is what was given to bpe_apply. */
+typedef bool (*bpe_find_fn)(const void *rules, int32_t left, int32_t right, bpe_merge *merge);
+
+/* The bpe_find_fn of a bpe_table. */
+bool bpe_table_find(const void *table, int32_t left, int32_t right, bpe_merge *merge);
+
 /* Merges ids[0 .. count) in place, count below 2^30, until nothing applies. *merged is the number of ids left.
  * O(count log count). -1 when out of memory, the ids then unchanged. */
-int bpe_apply(const bpe_table *table, bpe_scratch *scratch, int32_t *ids, size_t count, size_t *merged);
+int bpe_apply(bpe_find_fn find, const void *rules, bpe_scratch *scratch, int32_t *ids, size_t count,
+              size_t *merged);
 
 #endif

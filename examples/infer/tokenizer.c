@@ -1,49 +1,22 @@
 /* What is made of the file at open
  *
- *   pieces[id]      the bytes of each token, back to back in `arena`. The file spells normal tokens in the
- *                   byte alphabet of GPT-2 (a printable character for each byte); they are decoded once, and
- *                   everything after that is bytes.
+ *   pieces[id]      the bytes of each token, back to back in `arena`. The file spells normal tokens in a code of
+ *                   its own (tokenizer_bpe.c, tokenizer_spm.c); they are decoded once, and everything after that is
+ *                   bytes.
  *   map             bytes -> id, open addressing. Where two tokens have the same bytes the last one counts,
- *                   but never a control token before a normal one.
- *   merges          (id, id) -> rank, id: see bpe.h. A merge names its parts as text; they become ids here,
- *                   so encoding compares no strings.
+ *                   but never a control token before another one, nor a raw byte before a word.
  *   specials        the control and user-defined tokens by first byte, longest first.
  *
- * Encoding: text -> fragments between special tokens -> pieces of the split rule -> one symbol a byte ->
- * merges. Nothing looks further back than its own piece, and each of the four is linear in the text but for
- * the logarithm of the heap.
+ * Encoding: text -> fragments between special tokens -> symbols -> merges, the last two as the kind has it. Each
+ * is linear in the text but for the logarithm of the heap.
  */
-#include "tokenizer.h"
-#include "bpe.h"
-#include "tokenizer_split.h"
-#include "utf8.h"
+#include "tokenizer_kinds.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { TYPE_NORMAL = 1, TYPE_UNKNOWN = 2, TYPE_CONTROL = 3, TYPE_USER_DEFINED = 4 };
-
 enum {
-    ALPHABET_SIZE = 0x144,        /* code points of the byte alphabet are below this */
-    VOCABULARY_LIMIT = 1 << 26,
     TEXT_LIMIT = 1 << 30          /* positions in a text are 32-bit */
-};
-
-struct tokenizer {
-    split_rule rule;
-    bool whole_words;             /* a piece that is a token is taken as it is, without merging */
-    bool add_bos;
-    int32_t bos, eos, eot;
-    int32_t size;
-    int32_t *types;
-    gguf_string *pieces;
-    char *arena;
-    int32_t *map;                 /* TOKENIZER_NONE: free slot */
-    size_t map_mask;
-    bpe_table merges;
-    int32_t byte_ids[256];
-    int32_t *specials;
-    size_t special_start[257];    /* those with first byte b: specials[start[b] .. start[b + 1]) */
 };
 
 /* ---- lists ------------------------------------------------------------------------------------------ */
@@ -54,7 +27,7 @@ void token_list_free(token_list *list)
     *list = (token_list){ 0 };
 }
 
-static int list_reserve(token_list *list, size_t more, infer_error *error)
+int token_list_reserve(token_list *list, size_t more, infer_error *error)
 {
     if (more <= list->capacity - list->count) return 0;
     size_t capacity = list->capacity ? list->capacity : 64;
@@ -68,38 +41,12 @@ static int list_reserve(token_list *list, size_t more, infer_error *error)
 
 int token_list_push(token_list *list, int32_t id, infer_error *error)
 {
-    if (list_reserve(list, 1, error)) return -1;
+    if (token_list_reserve(list, 1, error)) return -1;
     list->ids[list->count++] = id;
     return 0;
 }
 
 /* ---- vocabulary ------------------------------------------------------------------------------------- */
-
-/* The byte that each code point of the alphabet stands for, -1 where none: printable Latin-1 stands for
- * itself, the other 68 bytes, in order, are U+0100 and on. */
-static void build_alphabet(int16_t alphabet[ALPHABET_SIZE])
-{
-    int next = 0x100;
-    for (int i = 0; i < ALPHABET_SIZE; i++) alphabet[i] = -1;
-    for (int byte = 0; byte < 256; byte++) {
-        bool printable = (byte > 0x20 && byte < 0x7f) || (byte > 0xa0 && byte != 0xad);
-        alphabet[printable ? byte : next++] = (int16_t)byte;
-    }
-}
-
-/* Decodes text in the byte alphabet; the length, or 0 when it has a character of no byte. */
-static size_t decode_alphabet(const int16_t *alphabet, const char *text, size_t length, char *out)
-{
-    size_t count = 0;
-    for (size_t at = 0; at < length;) {
-        uint32_t point;
-        size_t size = utf8_decode(text + at, length - at, &point);
-        if (!size || point >= ALPHABET_SIZE || alphabet[point] < 0) return 0;
-        out[count++] = (char)alphabet[point];
-        at += size;
-    }
-    return count;
-}
 
 static uint64_t hash_bytes(const char *text, size_t length)
 {
@@ -123,6 +70,12 @@ static bool is_special(const tokenizer *t, int32_t id)
     return t->types[id] == TYPE_CONTROL || t->types[id] == TYPE_UNKNOWN || t->types[id] == TYPE_USER_DEFINED;
 }
 
+/* Of two tokens with the same bytes the greater one is found. */
+static int precedence(const tokenizer *t, int32_t id)
+{
+    return tokenizer_is_control(t, id) ? 0 : t->types[id] == TYPE_BYTE ? 1 : 2;
+}
+
 static int build_map(tokenizer *t, infer_error *error)
 {
     size_t size = 16;
@@ -134,13 +87,7 @@ static int build_map(tokenizer *t, infer_error *error)
     for (int32_t id = 0; id < t->size; id++) {
         size_t slot = map_slot(t, t->pieces[id].data, t->pieces[id].length);
         int32_t holder = t->map[slot];
-        if (holder == TOKENIZER_NONE || !tokenizer_is_control(t, id) || tokenizer_is_control(t, holder))
-            t->map[slot] = id;
-    }
-    for (int byte = 0; byte < 256; byte++) {
-        char text = (char)byte;
-        int32_t id = t->map[map_slot(t, &text, 1)];
-        t->byte_ids[byte] = id != TOKENIZER_NONE && !tokenizer_is_control(t, id) ? id : BPE_NO_TOKEN;
+        if (holder == TOKENIZER_NONE || precedence(t, id) >= precedence(t, holder)) t->map[slot] = id;
     }
     return 0;
 }
@@ -160,13 +107,13 @@ static int read_types(tokenizer *t, const gguf_file *file, infer_error *error)
     return 0;
 }
 
-static int read_pieces(tokenizer *t, const gguf_file *file, const int16_t *alphabet, infer_error *error)
+static int read_pieces(tokenizer *t, const gguf_file *file, infer_error *error)
 {
     size_t count, bytes = 0;
     if (gguf_get_strings(file, "tokenizer.ggml.tokens", &t->pieces, &count, error)) return -1;
-    if (!count || count > VOCABULARY_LIMIT)
+    if (!count || count > TOKENIZER_MOST_TOKENS)
         return infer_fail(error, "tokenizer.ggml.tokens has %zu tokens; 1 to %d are expected", count,
-                          VOCABULARY_LIMIT);
+                          TOKENIZER_MOST_TOKENS);
     t->size = (int32_t)count;
     if (read_types(t, file, error)) return -1;
     for (size_t i = 0; i < count; i++) bytes += t->pieces[i].length;
@@ -175,7 +122,7 @@ static int read_pieces(tokenizer *t, const gguf_file *file, const int16_t *alpha
     char *at = t->arena;
     for (int32_t id = 0; id < t->size; id++) {
         gguf_string *piece = &t->pieces[id];
-        size_t length = is_special(t, id) ? 0 : decode_alphabet(alphabet, piece->data, piece->length, at);
+        size_t length = is_special(t, id) ? 0 : t->kind->spell(t, id, *piece, at);
         if (!length && piece->length) {
             /* Special tokens are spelled as they are, and so are normal ones that no bytes can reach. */
             length = piece->length;
@@ -185,65 +132,6 @@ static int read_pieces(tokenizer *t, const gguf_file *file, const int16_t *alpha
         at += length;
     }
     return 0;
-}
-
-/* ---- merges ----------------------------------------------------------------------------------------- */
-
-/* One merge, "left right" in the byte alphabet; `scratch` has room for its bytes. */
-static int add_merge(tokenizer *t, const int16_t *alphabet, gguf_string text, int32_t rank, char *scratch,
-                     infer_error *error)
-{
-    const char *space = text.length > 1 ? memchr(text.data + 1, ' ', text.length - 1) : NULL;
-    size_t left = 0, right = 0;
-    if (space) {
-        left = decode_alphabet(alphabet, text.data, (size_t)(space - text.data), scratch);
-        right = decode_alphabet(alphabet, space + 1, text.length - (size_t)(space + 1 - text.data),
-                                scratch + left);
-    }
-    if (!left || !right)
-        return infer_fail(error, "tokenizer.ggml.merges: element %d ('%.*s') is not two byte-level tokens "
-                          "with a space between", (int)rank, text.length < 64 ? (int)text.length : 64,
-                          text.data);
-    bpe_merge merge = {
-        .left = tokenizer_find(t, scratch, left),
-        .right = tokenizer_find(t, scratch + left, right),
-        .rank = rank,
-        .result = tokenizer_find(t, scratch, left + right),
-    };
-    if (merge.left < 0 || merge.right < 0 || merge.result < 0)
-        return infer_fail(error, "tokenizer.ggml.merges: element %d ('%.*s') has a part or a result that is "
-                          "not in the vocabulary", (int)rank, text.length < 64 ? (int)text.length : 64,
-                          text.data);
-    bpe_table_add(&t->merges, merge);
-    return 0;
-}
-
-static int read_merges(tokenizer *t, const gguf_file *file, const int16_t *alphabet, infer_error *error)
-{
-    gguf_string *texts;
-    size_t count, longest = 1;
-    char *scratch = NULL;
-    int result = -1;
-    if (gguf_get_strings(file, "tokenizer.ggml.merges", &texts, &count, error)) return -1;
-    for (size_t i = 0; i < count; i++)
-        if (texts[i].length > longest) longest = texts[i].length;
-    if (count > VOCABULARY_LIMIT) {
-        infer_fail(error, "tokenizer.ggml.merges has %zu merges; at most %d are expected", count,
-                   VOCABULARY_LIMIT);
-        goto cleanup;
-    }
-    scratch = malloc(longest);
-    if (!scratch || bpe_table_init(&t->merges, count)) {
-        infer_fail(error, "out of memory for %zu merges", count);
-        goto cleanup;
-    }
-    for (size_t i = 0; i < count; i++)
-        if (add_merge(t, alphabet, texts[i], (int32_t)i, scratch, error)) goto cleanup;
-    result = 0;
-cleanup:
-    free(scratch);
-    free(texts);
-    return result;
 }
 
 /* ---- special tokens --------------------------------------------------------------------------------- */
@@ -329,45 +217,38 @@ static int read_ids(tokenizer *t, const gguf_file *file, infer_error *error)
         if (id >= 0 && is_special(t, id)) t->eot = id;
     }
     if (t->eot < 0) t->eot = t->eos;
-    t->add_bos = t->rule == SPLIT_LLAMA3;
     if (!gguf_has(file, "tokenizer.ggml.add_bos_token")) return 0;
     return gguf_get_bool(file, "tokenizer.ggml.add_bos_token", &t->add_bos, error);
 }
 
 /* ---- opening ---------------------------------------------------------------------------------------- */
 
-static int find_rule(const gguf_file *file, const char *pre, split_rule *rule, infer_error *error)
+static const tokenizer_kind *find_kind(const gguf_file *file, infer_error *error)
 {
-    gguf_string model, name = { pre, pre ? strlen(pre) : 0 };
-    if (!gguf_has(file, "tokenizer.ggml.model"))
-        return infer_fail(error, "the model file has no tokenizer (no key tokenizer.ggml.model); use a file "
-                          "that was converted together with its tokenizer");
-    if (gguf_get_string(file, "tokenizer.ggml.model", &model, error)) return -1;
-    if (!gguf_string_is(model, "gpt2"))
-        return infer_fail(error, "the tokenizer is of model '%.*s'; this reader knows 'gpt2' (byte-level BPE)",
-                          model.length < 64 ? (int)model.length : 64, model.data);
-    if (!pre && !gguf_has(file, "tokenizer.ggml.pre"))
-        return infer_fail(error, "the model file does not name its pretokenizer (tokenizer.ggml.pre); this "
-                          "reader knows " SPLIT_NAMES_KNOWN);
-    if (!pre && gguf_get_string(file, "tokenizer.ggml.pre", &name, error)) return -1;
-    if (!split_find(name.data, name.length, rule))
-        return infer_fail(error, "the pretokenizer is '%.*s'; this reader knows " SPLIT_NAMES_KNOWN,
-                          name.length < 64 ? (int)name.length : 64, name.data);
-    return 0;
+    static const tokenizer_kind *const kinds[] = { &tokenizer_bpe, &tokenizer_spm };
+    gguf_string model;
+    if (!gguf_has(file, "tokenizer.ggml.model")) {
+        infer_fail(error, "the model file has no tokenizer (no key tokenizer.ggml.model); use a file that was converted "
+                   "together with its tokenizer");
+        return NULL;
+    }
+    if (gguf_get_string(file, "tokenizer.ggml.model", &model, error)) return NULL;
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        if (gguf_string_is(model, kinds[i]->model)) return kinds[i];
+    infer_fail(error, "the tokenizer is of model '%.*s'; this reader knows 'gpt2' (byte-level BPE) and 'llama' "
+               "(SentencePiece)", model.length < 64 ? (int)model.length : 64, model.data);
+    return NULL;
 }
 
 int tokenizer_open_as(tokenizer **out, const gguf_file *file, const char *pre, infer_error *error)
 {
-    int16_t alphabet[ALPHABET_SIZE];
-    split_rule rule;
-    if (find_rule(file, pre, &rule, error)) return -1;
+    const tokenizer_kind *kind = find_kind(file, error);
+    if (!kind) return -1;
     tokenizer *t = calloc(1, sizeof *t);
     if (!t) return infer_fail(error, "out of memory for the tokenizer");
-    t->rule = rule;
-    t->whole_words = rule == SPLIT_LLAMA3;
-    build_alphabet(alphabet);
-    if (read_pieces(t, file, alphabet, error) || build_map(t, error) ||
-        read_merges(t, file, alphabet, error) || collect_specials(t, error) || read_ids(t, file, error)) {
+    t->kind = kind;
+    if (kind->begin(t, file, pre, error) || read_pieces(t, file, error) || build_map(t, error) ||
+        kind->finish(t, file, error) || collect_specials(t, error) || read_ids(t, file, error)) {
         tokenizer_close(t);
         return -1;
     }
@@ -388,40 +269,12 @@ void tokenizer_close(tokenizer *t)
     free(t->arena);
     free(t->map);
     free(t->specials);
+    free(t->ranks);
     bpe_table_free(&t->merges);
     free(t);
 }
 
 /* ---- encoding --------------------------------------------------------------------------------------- */
-
-/* Appends the tokens of one piece of the split rule. */
-static int encode_piece(const tokenizer *t, const char *text, size_t length, bpe_scratch *scratch,
-                        token_list *list, infer_error *error)
-{
-    if (t->whole_words) {
-        int32_t id = tokenizer_find(t, text, length);
-        if (id >= 0 && !tokenizer_is_control(t, id)) return token_list_push(list, id, error);
-    }
-    if (list_reserve(list, length, error)) return -1;
-    int32_t *ids = list->ids + list->count;
-    for (size_t i = 0; i < length; i++) ids[i] = t->byte_ids[(unsigned char)text[i]];
-    size_t merged;
-    if (bpe_apply(&t->merges, scratch, ids, length, &merged))
-        return infer_fail(error, "out of memory for a word of %zu bytes", length);
-    list->count += merged;
-    return 0;
-}
-
-static int encode_fragment(const tokenizer *t, const char *text, size_t length, bpe_scratch *scratch,
-                           token_list *list, infer_error *error)
-{
-    for (size_t at = 0; at < length;) {
-        size_t end = split_next(t->rule, text, length, at);
-        if (encode_piece(t, text + at, end - at, scratch, list, error)) return -1;
-        at = end;
-    }
-    return 0;
-}
 
 int tokenizer_encode(const tokenizer *t, const char *text, size_t length, bool parse_special,
                      token_list *list, infer_error *error)
@@ -437,12 +290,12 @@ int tokenizer_encode(const tokenizer *t, const char *text, size_t length, bool p
             at++;
             continue;
         }
-        result = encode_fragment(t, text + start, at - start, &scratch, list, error);
+        result = t->kind->encode(t, text + start, at - start, &scratch, list, error);
         if (!result) result = token_list_push(list, id, error);
         at += t->pieces[id].length;
         start = at;
     }
-    if (!result) result = encode_fragment(t, text + start, length - start, &scratch, list, error);
+    if (!result) result = t->kind->encode(t, text + start, length - start, &scratch, list, error);
     if (result) list->count = kept;
     bpe_scratch_free(&scratch);
     return result;

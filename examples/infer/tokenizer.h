@@ -1,10 +1,10 @@
-/* tokenizer.h - byte-level BPE, from a model file's own metadata.
+/* tokenizer.h - byte-level BPE and SentencePiece BPE, from a model file's own metadata.
  *
  * Text is bytes. Invalid UTF-8 is encoded too, byte by byte; a caller who would rather refuse it asks
- * utf8_check (utf8.h) first. Decoding what was encoded gives the same bytes, with one exception: some
+ * utf8_check (utf8.h) first. Decoding what was encoded gives the same bytes, with two exceptions: some
  * vocabularies lack a token for some bytes (SmolLM2 for six control characters and for the lead bytes of
  * planes 4 to 15). As in every implementation of such a model, encode leaves these out; tokenizer_spells
- * tells beforehand.
+ * tells beforehand. And SentencePiece reads U+2581, its sign for a space, as a space.
  *
  * *Control* tokens (<|im_start|>, <|endoftext|>) steer the model. They are recognised in text only where
  * encode is told to parse_special; otherwise their spelling is ordinary text and becomes ordinary tokens.

@@ -20,6 +20,14 @@ def model_path():
     return str(next(folder.glob("*.gguf")))
 
 
+def gemma_path():
+    """QUIRE_MODEL_GEMMA, the file that scripts/fetch_model gemma fetches."""
+    named = os.environ.get("QUIRE_MODEL_GEMMA")
+    if not named:
+        raise SystemExit("no model: QUIRE_MODEL_GEMMA=$(scripts/fetch_model gemma)")
+    return named
+
+
 def text_of(name):
     return (TEXTS / name).read_bytes()
 

@@ -63,18 +63,18 @@ def joined(logs, top):
     return np.concatenate([probabilities, rest], axis=-1)
 
 
-def compare(llama, other):
+def compare(llama, other, count=TOP):
     """Top-1 agreement, full KL and KL over the joined outcomes, one value a position."""
-    top = np.argsort(-llama, axis=-1, kind="stable")[:, :TOP]
+    top = np.argsort(-llama, axis=-1, kind="stable")[:, :count]
     p, q = joined(llama, top), joined(other, top)
     return (llama.argmax(-1) == other.argmax(-1), (np.exp(llama) * (llama - other)).sum(-1),
             (p * np.log(p / q)).sum(-1))
 
 
-def write_f32_copy(source, target):
+def write_f32_copy(source, target, architecture="llama"):
     """The same weights, dequantised by the package `gguf`."""
     reader = gguf.GGUFReader(source)
-    writer = gguf.GGUFWriter(target, "llama")
+    writer = gguf.GGUFWriter(target, architecture)
     for field in reader.fields.values():
         if field.name.startswith("GGUF.") or field.name == "general.architecture":
             continue
