@@ -96,6 +96,64 @@ typedef struct quire__attend_args {
     int64_t work_floats;
 } quire__attend_args;
 
+/* ---- lossless packing ---------------------------------------------------------------------------------------- */
+
+/* A page of bf16 elements is cut into units; each unit has a slot of a fixed size, so that sizes are known when a
+ * launch is enqueued. A slot is
+ *
+ *     header      32 bytes
+ *     bytes       [n]        sign and mantissa of each element
+ *     codes       [n / 2]    which of the header's exponents it has, 4 bits each, the even element's low
+ *     escapes     [escapes]  words, by ascending position: position | element << 16, for elements whose exponent is none
+ *                            of the 16; their code is 0
+ *     zeros       to the slot's end
+ *
+ * The 16 exponents are the unit's most frequent, falling; of two as frequent the lesser comes first; zeros where there
+ * are fewer. So equal elements make equal bytes, and a checksum of a slot is a checksum of its elements.
+ *
+ * A unit with more escapes than its slot has room for is stored: its elements follow the header as they are, if the slot
+ * has room for them, else the slot is a header that says 'absent', and the unit has to travel another way. */
+enum {
+    QUIRE__PACK_MAGIC = 0x314b5051, /* "QPK1" */
+    QUIRE__PACK_HEADER_BYTES = 32,
+    QUIRE__PACK_UNIT_LEAST = 1024, /* elements */
+    QUIRE__PACK_UNIT_MOST = 16384,
+    QUIRE__PACK_ESCAPES_MOST = 256
+};
+
+typedef enum quire__pack_kind {
+    QUIRE__PACK_CODED = 1,
+    QUIRE__PACK_STORED = 2,
+    QUIRE__PACK_ABSENT = 3
+} quire__pack_kind;
+
+typedef struct quire__pack_header {
+    uint32_t magic, elements, kind, escapes;
+    uint8_t exponents[16];
+} quire__pack_header;
+
+/* What pack and unpack say of a unit. */
+typedef enum quire__pack_status {
+    QUIRE__PACK_DONE = 0,
+    QUIRE__PACK_RAW = 1,    /* the slot is absent: its unit's bytes are to be moved as they are */
+    QUIRE__PACK_CORRUPT = 2 /* unpack: nothing that pack writes for this shape */
+} quire__pack_status;
+
+/* pack: units of pages to slots; unpack: the way back, which writes a unit whole or, whatever its slot holds, not at
+ * all, and reads nothing outside the slot. The two sides do not overlap. Unit u of a page is its elements
+ * [u * unit_elements, ...), the last one may be shorter. */
+typedef struct quire__pack_args {
+    unsigned char *arena;
+    const int64_t *offsets; /* [count] of the pages in the arena, bytes, multiples of 16 */
+    unsigned char *packed;  /* [count][units of a page][slot_bytes], a multiple of 16 */
+    int32_t *status;        /* [count][units of a page] out: quire__pack_status */
+    int64_t page_bytes;     /* a multiple of 64 */
+    int32_t unit_elements;  /* QUIRE__PACK_UNIT_LEAST..MOST, a multiple of 64 */
+    int32_t slot_bytes;     /* a multiple of 16, at least header and 3/2 bytes an element */
+    int32_t count;
+    int32_t most_blocks;    /* of threads: leaves multiprocessors to other work; 0: no limit */
+} quire__pack_args;
+
 typedef enum quire__kernel {
     QUIRE__KERNEL_APPEND = 0,
     QUIRE__KERNEL_BLOCK_COPY,
@@ -104,6 +162,8 @@ typedef enum quire__kernel {
     QUIRE__KERNEL_TABLE,
     QUIRE__KERNEL_ATTEND_DECODE,
     QUIRE__KERNEL_ATTEND_PREFILL,
+    QUIRE__KERNEL_PACK,
+    QUIRE__KERNEL_UNPACK,
     QUIRE__KERNEL_COUNT
 } quire__kernel;
 
@@ -113,6 +173,7 @@ typedef union quire__kernel_args {
     quire__pieces_args pieces;
     quire__table_args table;
     quire__attend_args attend;
+    quire__pack_args pack;
 } quire__kernel_args;
 
 /* CUDA launchers (stream: cudaStream_t), in kernels/. QUIRE_EUNSUPPORTED: no kernel for this head_dim or dtype;
@@ -124,6 +185,8 @@ quire_status quire__cuda_scatter(const quire__pieces_args *args, void *stream);
 quire_status quire__cuda_table(const quire__table_args *args, void *stream);
 quire_status quire__cuda_attend_decode(const quire__attend_args *args, void *stream);
 quire_status quire__cuda_attend_prefill(const quire__attend_args *args, void *stream);
+quire_status quire__cuda_pack(const quire__pack_args *args, void *stream);
+quire_status quire__cuda_unpack(const quire__pack_args *args, void *stream);
 
 #ifdef __cplusplus
 }

@@ -44,4 +44,5 @@ add_library(emulated_kernels STATIC ${kernel_sources})
 target_link_libraries(emulated_kernels PRIVATE quire_flags PUBLIC emulator)
 
 quire_test(kernels SOURCES test_kernels.cpp LIBRARIES emulated_kernels LABELS emulator TIMEOUT 1200)
+quire_test(kernels_pack SOURCES test_kernels_pack.cpp LIBRARIES emulated_kernels LABELS emulator)
 quire_test(cuda_model SOURCES test_cuda_model.cpp LIBRARIES emulator LABELS emulator)

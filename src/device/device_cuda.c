@@ -366,6 +366,10 @@ static quire_status kernel_run(quire__kernel kernel, const quire__kernel_args *a
         return quire__cuda_attend_decode(&args->attend, stream);
     case QUIRE__KERNEL_ATTEND_PREFILL:
         return quire__cuda_attend_prefill(&args->attend, stream);
+    case QUIRE__KERNEL_PACK:
+        return quire__cuda_pack(&args->pack, stream);
+    case QUIRE__KERNEL_UNPACK:
+        return quire__cuda_unpack(&args->pack, stream);
     default:
         return QUIRE_EINVAL;
     }
@@ -375,7 +379,8 @@ static quire_status cuda_launch(quire__device *device, quire__stream *stream, qu
                                 const quire__kernel_args *args)
 {
     static const char *const names[QUIRE__KERNEL_COUNT] = {"append", "block_copy",    "gather",        "scatter",
-                                                           "table",  "attend_decode", "attend_prefill"};
+                                                           "table",  "attend_decode", "attend_prefill",
+                                                           "pack",   "unpack"};
     cuda_device *cuda = (cuda_device *)device;
     cudaError_t error;
     quire_status status;

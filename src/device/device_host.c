@@ -13,6 +13,7 @@
 #include "base/status.h"
 #include "device/device_base.h"
 #include "device/host_ops.h"
+#include "device/host_pack.h"
 #include "device/parallel.h"
 
 enum { HUGE_BYTES = 2 * 1024 * 1024, ALIGNMENT = 256 };
@@ -53,6 +54,10 @@ quire_status quire__host_launch(quire__host_attend *attend, quire__kernel kernel
         return quire__host_attend_run(attend, &decode);
     case QUIRE__KERNEL_ATTEND_PREFILL:
         return quire__host_attend_run(attend, &args->attend);
+    case QUIRE__KERNEL_PACK:
+        return quire__host_pack_run(quire__host_attend_parallel(attend), &args->pack);
+    case QUIRE__KERNEL_UNPACK:
+        return quire__host_unpack_run(quire__host_attend_parallel(attend), &args->pack);
     default:
         return quire__fail(QUIRE_EINVAL, "kernel %d does not exist", (int)kernel);
     }

@@ -102,6 +102,11 @@ void quire__host_attend_close(quire__host_attend *attend)
     free(attend);
 }
 
+quire__parallel *quire__host_attend_parallel(const quire__host_attend *attend)
+{
+    return attend->parallel;
+}
+
 static uint32_t space_take(quire__host_attend *attend)
 {
     for (;;) {

@@ -13,6 +13,8 @@
 typedef struct quire__host_attend quire__host_attend;
 quire_status quire__host_attend_open(quire__host_attend **attend, quire__parallel *parallel);
 void quire__host_attend_close(quire__host_attend *attend);
+/* The threads that it was opened with. */
+quire__parallel *quire__host_attend_parallel(const quire__host_attend *attend);
 /* Both selections of quire__attend_args: `tiles` where set, else `select`/`first_token`. */
 quire_status quire__host_attend_run(quire__host_attend *attend, const quire__attend_args *args);
 quire_status quire__host_append_run(quire__host_attend *attend, const quire__append_args *args);

@@ -165,6 +165,23 @@ static const char *select_bounds(const quire__sim_memory *memory, const quire__a
     return NULL;
 }
 
+static const char *pack_bounds(const quire__sim_memory *memory, const quire__pack_args *args)
+{
+    int64_t arena = (int64_t)quire__sim_reach(memory, args->arena);
+    int64_t units = args->unit_elements > 0
+                        ? (args->page_bytes / 2 + args->unit_elements - 1) / args->unit_elements * args->count
+                        : 0;
+    if (!inside(memory, args->offsets, args->count, sizeof *args->offsets))
+        return "pack or unpack: offsets";
+    if (!inside(memory, args->packed, units * args->slot_bytes, 1) ||
+        !inside(memory, args->status, units, sizeof *args->status))
+        return "pack or unpack: packed or status";
+    for (int32_t i = 0; i < args->count; i++)
+        if (args->offsets[i] < 0 || args->offsets[i] > arena - args->page_bytes)
+            return "pack or unpack: a page past the arena";
+    return NULL;
+}
+
 const char *quire__sim_bounds(const quire__sim_memory *memory, quire__kernel kernel, const quire__kernel_args *args)
 {
     switch (kernel) {
@@ -179,6 +196,9 @@ const char *quire__sim_bounds(const quire__sim_memory *memory, quire__kernel ker
         return table_bounds(memory, &args->table);
     case QUIRE__KERNEL_ATTEND_DECODE:
         return select_bounds(memory, &args->attend);
+    case QUIRE__KERNEL_PACK:
+    case QUIRE__KERNEL_UNPACK:
+        return pack_bounds(memory, &args->pack);
     default:
         return tile_bounds(memory, &args->attend);
     }
