@@ -3,6 +3,7 @@
 #include "bytes.h"
 #include "device_attend.h"
 #include "device_copy.h"
+#include "device_pack.h"
 #include "device_tiers.h"
 
 void bench_device(const bench_options *options)
@@ -16,6 +17,7 @@ void bench_device(const bench_options *options)
                          bed.cache.checksum == QUIRE_CHECKSUM_RESTORE ? "of every block in the host tier" : "off");
     bench_device_attend(&bed);
     bench_device_copy(&bed);
+    bench_device_pack(&bed);
     bench_device_tiers(&bed);
     bench_report_note(bed.report, "GB/s count what an operation must read and write; offload and restore count what "
                                   "crosses to the host. Calls go round all layers; what all of them touch may still "

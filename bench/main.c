@@ -15,7 +15,7 @@ static const char usage[] =
     "       quire-bench device [OPTION]...\n"
     "\n"
     "core    what the bookkeeping costs: match, append, reserve, commit, evict, fork, truncate, close\n"
-    "device  what moving and reading KV costs: block copy, append, decode attention, restore, offload\n"
+    "device  what moving and reading KV costs: block copy, packing, append, decode attention, restore, offload\n"
     "\n"
     "  --json FILE        write the figures to FILE too\n"
     "  --runs N           timed rounds of each figure, 5..1001 (default 31)\n"
