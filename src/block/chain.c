@@ -187,15 +187,26 @@ void quire__chain_cancel(quire__book *book, quire__chain *chain)
 
 /* ---- tokens -------------------------------------------------------------------------------------------------- */
 
+/* How many of the `most` blocks from `at` on are consecutive nodes: their tokens lie side by side. */
+static uint32_t side_by_side(const quire__chain *chain, uint32_t at, uint32_t most)
+{
+    uint32_t run = 1;
+    while (run < most && chain->nodes[at + run] == chain->nodes[at] + run)
+        run++;
+    return run;
+}
+
 void quire__chain_write(quire__book *book, quire__chain *chain, uint32_t first, const int32_t *tokens, uint32_t count)
 {
     const uint32_t block_tokens = book->config.block_tokens;
     while (count > 0) {
-        uint32_t offset = first % block_tokens, part = block_tokens - offset;
-        part = part < count ? part : count;
-        uint32_t node = chain->nodes[first / block_tokens];
-        QUIRE__ASSERT(book->pool.nodes[node].kind == QUIRE__KIND_OPEN && book->pool.nodes[node].refs == 1);
-        memcpy(quire__pool_tokens(&book->pool, node) + offset, tokens, part * sizeof(*tokens));
+        uint32_t at = first / block_tokens, offset = first % block_tokens;
+        uint64_t run = side_by_side(chain, at, (offset + count - 1) / block_tokens + 1);
+        uint32_t part = run * block_tokens - offset < count ? (uint32_t)(run * block_tokens) - offset : count;
+        for (uint32_t i = 0; i < run; i++)
+            QUIRE__ASSERT(book->pool.nodes[chain->nodes[at + i]].kind == QUIRE__KIND_OPEN &&
+                          book->pool.nodes[chain->nodes[at + i]].refs == 1);
+        memcpy(quire__pool_tokens(&book->pool, chain->nodes[at]) + offset, tokens, part * sizeof(*tokens));
         first += part;
         tokens += part;
         count -= part;

@@ -114,4 +114,18 @@ static inline int32_t *quire__pool_tokens(const quire__pool *pool, uint32_t node
     return pool->tokens + (size_t)node * pool->block_tokens;
 }
 
+/* A cached node without a host slot goes, with its device slot, which no move has: detach and node_give at once. */
+static inline void quire__pool_cached_give(quire__pool *pool, uint32_t node)
+{
+    quire__node *record = &pool->nodes[node];
+    uint32_t slot = record->slot[QUIRE_TIER_DEVICE];
+    pool->owner[QUIRE_TIER_DEVICE][slot] = QUIRE__NONE;
+    pool->free[QUIRE_TIER_DEVICE][pool->free_count[QUIRE_TIER_DEVICE]++] = slot;
+    pool->standing[QUIRE_TIER_DEVICE][QUIRE__CACHED]--;
+    pool->standing[QUIRE_TIER_DEVICE][QUIRE__NOWHERE]++;
+    *record = (quire__node){.child = pool->free_node, .slot = {QUIRE__NONE, QUIRE__NONE}};
+    pool->kin[node].generation++;
+    pool->free_node = node;
+}
+
 #endif

@@ -216,27 +216,36 @@ uint32_t quire__residency_moving(const quire__book *book)
     return pool->orphans[QUIRE_TIER_DEVICE] + pool->standing[QUIRE_TIER_DEVICE][QUIRE__LOOSE];
 }
 
-/* The oldest node of a tier goes, when no move has it. */
-static bool evict_oldest(quire__book *book, quire_tier tier, uint32_t spare)
+/* What a cached block mostly is that goes: the last block of its prompt, an only child, on the device alone. As
+ * quire__residency_lose, in one piece. False, and nothing has changed: it is something else. */
+static bool drop_last_block(quire__book *book, uint32_t node)
 {
-    uint32_t victim = quire__evict_victim(&book->evict[tier]);
-    if (victim == QUIRE__NONE || victim == spare)
+    quire__pool *pool = &book->pool;
+    quire__node *record = &pool->nodes[node];
+    quire__kin *own = &pool->kin[node];
+    uint32_t parent = own->parent, slot = record->slot[QUIRE_TIER_DEVICE];
+    if (record->slot[QUIRE_TIER_HOST] != QUIRE__NONE || parent == QUIRE__NONE || own->older != QUIRE__NONE ||
+        own->newer != QUIRE__NONE)
         return false;
-    if (book->pool.nodes[victim].standing[tier] != QUIRE__CACHED)
-        return false;
-    if (tier == QUIRE_TIER_DEVICE)
-        book->counters.evictions_device++;
-    else
-        book->counters.evictions_host++;
-    quire__residency_lose(book, victim, tier);
+    QUIRE__ASSERT(record->child == QUIRE__NONE && record->refs == 0 && pool->owner[QUIRE_TIER_DEVICE][slot] == node);
+    quire__evict_remove(&book->evict[QUIRE_TIER_DEVICE], node);
+    quire__residency_event(book, QUIRE_EVENT_REMOVED, QUIRE_TIER_DEVICE, node);
+    pool->nodes[parent].child = QUIRE__NONE;
+    pool->kin[parent].children[QUIRE_TIER_DEVICE]--;
+    quire__pool_cached_give(pool, node);
     return true;
 }
 
 bool quire__residency_make_room(quire__book *book, uint32_t count)
 {
-    while (book->pool.free_count[QUIRE_TIER_DEVICE] < count)
-        if (!evict_oldest(book, QUIRE_TIER_DEVICE, QUIRE__NONE))
+    while (book->pool.free_count[QUIRE_TIER_DEVICE] < count) {
+        uint32_t victim = quire__evict_victim(&book->evict[QUIRE_TIER_DEVICE]);
+        if (victim == QUIRE__NONE || book->pool.nodes[victim].standing[QUIRE_TIER_DEVICE] != QUIRE__CACHED)
             return false;
+        book->counters.evictions_device++;
+        if (!drop_last_block(book, victim))
+            quire__residency_lose(book, victim, QUIRE_TIER_DEVICE);
+    }
     return true;
 }
 
@@ -247,8 +256,14 @@ uint32_t quire__residency_device_slot(quire__book *book)
 
 uint32_t quire__residency_host_slot(quire__book *book, uint32_t spare)
 {
-    if (book->pool.free_count[QUIRE_TIER_HOST] == 0 && !evict_oldest(book, QUIRE_TIER_HOST, spare))
-        return QUIRE__NONE;
+    if (book->pool.free_count[QUIRE_TIER_HOST] == 0) {
+        uint32_t victim = quire__evict_victim(&book->evict[QUIRE_TIER_HOST]);
+        if (victim == QUIRE__NONE || victim == spare ||
+            book->pool.nodes[victim].standing[QUIRE_TIER_HOST] != QUIRE__CACHED)
+            return QUIRE__NONE;
+        book->counters.evictions_host++;
+        quire__residency_lose(book, victim, QUIRE_TIER_HOST);
+    }
     return quire__pool_slot_take(&book->pool, QUIRE_TIER_HOST);
 }
 

@@ -57,6 +57,54 @@ static inline bool equal_wide(const int32_t *a, const int32_t *b, uint32_t count
 }
 #endif
 
+/* Of path[from .. count), how many have references: the first ones, so a search by halves finds them. */
+static uint32_t count_held(const quire__node *nodes, const uint32_t *path, uint32_t from, uint32_t count)
+{
+    if (from == count || nodes[path[count - 1]].refs > 0)
+        return count - from;
+    uint32_t least = from, most = count - 1; /* the first without one is in [least, most] */
+    while (least < most) {
+        uint32_t middle = least + (most - least) / 2;
+        if (nodes[path[middle]].refs > 0)
+            least = middle + 1;
+        else
+            most = middle;
+    }
+    return least - from;
+}
+
+/* A prediction in place of a load: the compiler must not see that the two are equal. */
+static inline uint32_t predicted(uint32_t node)
+{
+#if defined(__GNUC__)
+    __asm__("" : "+r"(node));
+#endif
+    return node;
+}
+
+/* One block, whatever it needs. Returns what to compare next. */
+static uint32_t step(const quire__prefix *prefix, uint32_t domain, const int32_t *prompt, uint32_t node,
+                     quire__walk *walk, uint32_t *path, int32_t *slots)
+{
+    const quire__pool *pool = prefix->pool;
+    if (!quire__tokens_equal(quire__pool_tokens(pool, node), prompt, pool->block_tokens))
+        node = quire__prefix_lookup(prefix, domain, walk->last, prompt);
+    if (node == QUIRE__NONE)
+        return QUIRE__NONE;
+    const quire__node *record = &pool->nodes[node];
+    if (record->slot[QUIRE_TIER_DEVICE] == QUIRE__NONE) {
+        walk->missing = node;
+        return QUIRE__NONE;
+    }
+    if (record->state[QUIRE_TIER_DEVICE] == QUIRE__ARRIVING && walk->arriving == UINT32_MAX)
+        walk->arriving = walk->blocks;
+    path[walk->blocks] = node;
+    slots[walk->blocks] = (int32_t)record->slot[QUIRE_TIER_DEVICE];
+    walk->blocks++;
+    walk->last = node;
+    return record->child;
+}
+
 /* `block_tokens` and `wide` are constants wherever this is inlined. */
 static inline __attribute__((always_inline)) void walk_on(const quire__prefix *prefix, uint32_t domain,
                                                           const int32_t *tokens, uint32_t limit, quire__walk *walk,
@@ -65,37 +113,38 @@ static inline __attribute__((always_inline)) void walk_on(const quire__prefix *p
 {
     const quire__node *nodes = prefix->pool->nodes; /* in locals: the stores below could be to anything */
     const int32_t *all_tokens = prefix->pool->tokens;
-    uint32_t at = walk->blocks, held = walk->held, arriving = walk->arriving, last = walk->last, next = walk->next;
+    const uint32_t first = walk->blocks;
+    uint32_t at = first, next = walk->next;
 
-    for (; at < limit && next != QUIRE__NONE; at++) {
+    while (at < limit && next != QUIRE__NONE) {
         const int32_t *prompt = tokens + (size_t)at * block_tokens, *cached = all_tokens + (size_t)next * block_tokens;
-        uint32_t node = next;
-        if (!(wide ? equal_wide(cached, prompt, block_tokens) : quire__tokens_equal(cached, prompt, block_tokens))) {
-            node = quire__prefix_lookup(prefix, domain, last, prompt);
-            if (node == QUIRE__NONE) {
-                next = QUIRE__NONE;
+        const quire__node *record = &nodes[next];
+        uint32_t last = walk->last;
+        bool fits;
+        /* A run of consecutive nodes whose bytes are here. */
+        while ((fits = (wide ? equal_wide(cached, prompt, block_tokens)
+                             : quire__tokens_equal(cached, prompt, block_tokens)) &&
+                       record->state[QUIRE_TIER_DEVICE] == QUIRE__RESIDENT)) {
+            path[at] = last = next;
+            slots[at] = (int32_t)record->slot[QUIRE_TIER_DEVICE];
+            next = record->child;
+            if (++at == limit || next != last + 1)
                 break;
-            }
+            next = predicted(last + 1);
+            record++;
+            cached += block_tokens;
+            prompt += block_tokens;
         }
-        const quire__node *record = &nodes[node];
-        if (record->slot[QUIRE_TIER_DEVICE] == QUIRE__NONE) {
-            walk->missing = node;
-            next = QUIRE__NONE;
-            break;
-        }
-        path[at] = node;
-        slots[at] = (int32_t)record->slot[QUIRE_TIER_DEVICE];
-        held += record->refs > 0;
-        if (record->state[QUIRE_TIER_DEVICE] == QUIRE__ARRIVING && arriving == UINT32_MAX)
-            arriving = at;
-        last = node;
-        next = record->child;
-        if (next == node + 1) {
-            next = node + 1;
-            __asm__("" : "+r"(next)); /* a prediction, not a load: the compiler would see that they are equal */
+        walk->blocks = at;
+        walk->last = last;
+        if (!fits) {
+            next = step(prefix, domain, tokens + (size_t)at * block_tokens, next, walk, path, slots);
+            at = walk->blocks;
         }
     }
-    *walk = (quire__walk){at, held, arriving, last, next, walk->missing};
+    walk->next = next;
+    if (walk->held == first)
+        walk->held += count_held(nodes, path, first, at);
 }
 
 static void walk_any(const quire__prefix *prefix, uint32_t domain, const int32_t *tokens, uint32_t limit,

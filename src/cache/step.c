@@ -55,13 +55,15 @@ static quire_status check_add(quire_step *step, quire_seq seq, size_t count, uin
 static quire_status reserve(quire_step *step, uint32_t index, const int32_t *tokens, size_t count)
 {
     quire_cache *cache = step->cache;
-    uint64_t deadline = quire__clock_us() + (uint64_t)cache->options.move_timeout_ms * 1000;
+    uint64_t deadline = 0;
 
     for (;;) {
         uint32_t moving = 0;
         quire_status status = quire__book_reserve(cache->book, index, tokens, count, &step->plan, &moving);
         if (status != QUIRE_EFULL || moving == 0)
             return status;
+        if (deadline == 0) /* here: asking for the time costs as much as the rest of a decode's reserve */
+            deadline = quire__clock_us() + (uint64_t)cache->options.move_timeout_ms * 1000;
         if (quire__cache_pause(deadline, "blocks whose copies are under way") != QUIRE_OK)
             return status;
         quire__cache_take_in(cache);
