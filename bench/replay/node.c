@@ -46,17 +46,28 @@ void replay_node_settle(replay_node *node)
     node->plan.count = 0;
 }
 
-/* Computes what the sequence lacks, in one step. */
-static int compute(replay_node *node, uint32_t seq, const int32_t *tokens, uint32_t count, replay_error *error)
+/* Computes tokens [found, total) in one step. */
+static quire_status compute(replay_node *node, uint32_t seq, const int32_t *tokens, uint32_t found, uint32_t total)
 {
     uint32_t moving = 0;
     quire__book_step_begin(node->book, ++node->step);
-    quire_status status = quire__book_reserve(node->book, seq, tokens, count, &node->plan, &moving);
+    quire_status status =
+        quire__book_reserve(node->book, seq, tokens + found, total - found, &node->plan, &moving);
     if (status == QUIRE_OK)
         quire__book_commit(node->book, seq, &node->plan);
     quire__book_step_end(node->book);
     replay_node_settle(node);
-    return status == QUIRE_OK ? 0 : replay_fail(error, "%s", quire_error_text());
+    return status;
+}
+
+/* A block that is shared in part needs room beside its copy; where there is none, that part is computed after all. */
+static void give_up_partial(replay_node *node, uint32_t seq, quire_hit *hit)
+{
+    size_t *tier = hit->host >= hit->partial ? &hit->host : &hit->device;
+    *tier -= hit->partial;
+    hit->tokens -= hit->partial;
+    hit->partial = 0;
+    (void)quire__book_seq_truncate(node->book, seq, hit->tokens);
 }
 
 int replay_node_serve(replay_node *node, uint64_t domain, const int32_t *tokens, uint32_t input, uint32_t total,
@@ -68,14 +79,20 @@ int replay_node_serve(replay_node *node, uint64_t domain, const int32_t *tokens,
         served->refused = true;
         return 0;
     }
+    quire_hit *hit = &served->hit;
     if (quire__book_seq_open(node->book, domain, &seq) ||
-        quire__book_seq_match(node->book, seq, tokens, input, &node->plan, &served->hit))
+        quire__book_seq_match(node->book, seq, tokens, input, &node->plan, hit))
         return replay_fail(error, "%s", quire_error_text());
     replay_node_settle(node);
     (void)quire__book_seq_ready(node->book, seq);
-    uint32_t found = (uint32_t)served->hit.tokens;
-    served->computed = total > found ? total - found : 0;
-    int status = served->computed > 0 ? compute(node, seq, tokens + found, served->computed, error) : 0;
+    quire_status status = QUIRE_OK;
+    if (total > hit->tokens)
+        status = compute(node, seq, tokens, (uint32_t)hit->tokens, total);
+    if (status == QUIRE_EFULL && hit->partial > 0) {
+        give_up_partial(node, seq, hit);
+        status = compute(node, seq, tokens, (uint32_t)hit->tokens, total);
+    }
+    served->computed = total > hit->tokens ? total - (uint32_t)hit->tokens : 0;
     quire__book_seq_close(node->book, seq);
-    return status;
+    return status == QUIRE_OK ? 0 : replay_fail(error, "%s", quire_error_text());
 }

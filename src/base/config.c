@@ -90,6 +90,8 @@ const quire__variable quire__variables[] = {
      "Seeds that the end-to-end tests try; not set: each test's own number.", "tests"},
     {"QUIRE_TEST_SMALL", QUIRE__VARIABLE_SWITCH, "0", 0, 1, NULL, "",
      "1: the kernel tests try fewer shapes, the end-to-end tests fewer seeds.", "tests"},
+    {"QUIRE_TEST_TRACE", QUIRE__VARIABLE_TEXT, "", 0, 0, NULL, "",
+     "A whole request trace that the replay tests compare with a simple simulator; not set: they skip that.", "tests"},
     {"QUIRE_EMU_SEED", QUIRE__VARIABLE_COUNT, "0", 0, UINT32_MAX, NULL, "",
      "Order in which the kernel emulator runs the threads of a block.", "tests"},
     {"QUIRE_EMU_THREADS", QUIRE__VARIABLE_COUNT, "", 1, 64, NULL, "threads",
