@@ -72,7 +72,8 @@ typedef enum quire_status {
     QUIRE_EDEVICE = 8,  /* the device reported a failure */
     QUIRE_ETIMEOUT = 9, /* the wait ended before what was waited for */
     QUIRE_EUNSUPPORTED = 10, /* asked for something that this build or device does not have */
-    QUIRE_ECORRUPT = 11 /* quire_cache_check found a broken invariant */
+    QUIRE_ECORRUPT = 11, /* quire_cache_check found a broken invariant, or bytes are not what was sent */
+    QUIRE_EPEER = 12     /* the other side of a link refused or is gone */
 } quire_status;
 
 /* The name of a code, "QUIRE_EFULL". Never NULL. */

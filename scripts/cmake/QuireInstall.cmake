@@ -1,4 +1,4 @@
-# `cmake --install`: the libraries, quire/quire.h, and package files for CMake and pkg-config.
+# `cmake --install`: the libraries, quire/*.h, and package files for CMake and pkg-config.
 #
 # The static library of a CUDA build needs the toolkit's runtime archive when a program is linked; its target is in a
 # file of its own, so that the shared library can be used where there is no toolkit.
@@ -9,7 +9,7 @@ set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/quire)
 
 install(TARGETS quire EXPORT quireShared)
 install(TARGETS quire_static EXPORT quireStatic)
-install(FILES include/quire/quire.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/quire)
+install(FILES include/quire/quire.h include/quire/quire_peer.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/quire)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/quire)
 install(EXPORT quireShared NAMESPACE quire:: FILE quireShared.cmake DESTINATION ${package_dir})
 install(EXPORT quireStatic NAMESPACE quire:: FILE quireStatic.cmake DESTINATION ${package_dir})

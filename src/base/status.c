@@ -36,6 +36,7 @@ const char *quire_status_name(quire_status status)
     case QUIRE_ETIMEOUT: return "QUIRE_ETIMEOUT";
     case QUIRE_EUNSUPPORTED: return "QUIRE_EUNSUPPORTED";
     case QUIRE_ECORRUPT: return "QUIRE_ECORRUPT";
+    case QUIRE_EPEER: return "QUIRE_EPEER";
     }
     return "unknown quire_status";
 }

@@ -103,6 +103,7 @@ static quire_status send_scales(quire_cache *cache)
     QUIRE__TRY(quire__device_alloc(cache->device, QUIRE__MEMORY_PINNED, count * sizeof(float), &staging));
     for (size_t i = 0; i < count; i++)
         ((float *)staging)[i] = cache->group.scales != NULL ? cache->group.scales[i] : 1.0f;
+    cache->scales_checksum = quire__checksum(staging, count * sizeof(float));
     quire__copy copy = {.destination = cache->scales, .source = staging, .bytes = count * sizeof(float)};
     quire_status status = quire__device_copy(cache->device, cache->stream, &copy, 1);
     if (status == QUIRE_OK)

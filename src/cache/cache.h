@@ -59,6 +59,7 @@ struct quire_cache {
     quire__stream *stream; /* what NULL stands for */
     unsigned char *arena;
     float *scales; /* on the device; NULL unless FP8 */
+    uint64_t scales_checksum; /* 0: none */
     float *work;   /* on the device: partial results of decode attention */
     size_t work_floats;
 
