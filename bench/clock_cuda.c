@@ -140,6 +140,8 @@ bench_gpu bench_gpu_describe(void)
     must(cudaGetDevice(&device), "cudaGetDevice");
     must(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties");
     gpu.memory_bytes = properties.totalGlobalMem;
+    /* kHz times bits, twice a clock */
+    gpu.memory_rate = 2e3 * attribute(cudaDevAttrMemoryClockRate) * attribute(cudaDevAttrGlobalMemoryBusWidth) / 8e9;
     snprintf(gpu.name, sizeof gpu.name, "%.90s", properties.name);
     snprintf(gpu.toolkit, sizeof gpu.toolkit, "%d.%d", CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
     driver_version(gpu.driver, sizeof gpu.driver);

@@ -9,6 +9,7 @@
 typedef struct bench_gpu {
     char name[96], driver[32], toolkit[16];
     size_t l2_bytes, memory_bytes;
+    double memory_rate; /* GB/s by its clock and width; 0: not told */
     int multiprocessors, major, minor;
 } bench_gpu;
 

@@ -4,6 +4,7 @@
 #include "device_attend.h"
 #include "device_copy.h"
 #include "device_pack.h"
+#include "device_pieces.h"
 #include "device_tiers.h"
 
 void bench_device(const bench_options *options)
@@ -18,6 +19,7 @@ void bench_device(const bench_options *options)
     bench_device_attend(&bed);
     bench_device_copy(&bed);
     bench_device_pack(&bed);
+    bench_device_pieces(&bed);
     bench_device_tiers(&bed);
     bench_report_note(bed.report, "GB/s count what an operation must read and write; offload and restore count what "
                                   "crosses to the host. Calls go round all layers; what all of them touch may still "

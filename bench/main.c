@@ -1,4 +1,4 @@
-/* main.c: quire-bench core | device. */
+/* main.c: quire-bench core | device | ceilings. */
 #define _POSIX_C_SOURCE 200809L
 #include <errno.h>
 #include <getopt.h>
@@ -7,15 +7,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ceilings.h"
 #include "core.h"
 #include "device.h"
 
 static const char usage[] =
     "Usage: quire-bench core [OPTION]...\n"
     "       quire-bench device [OPTION]...\n"
+    "       quire-bench ceilings [OPTION]...\n"
     "\n"
-    "core    what the bookkeeping costs: match, append, reserve, commit, evict, fork, truncate, close\n"
-    "device  what moving and reading KV costs: block copy, packing, append, decode attention, restore, offload\n"
+    "core      what the bookkeeping costs: match, append, reserve, commit, evict, fork, truncate, close\n"
+    "device    what moving and reading KV costs: block copy, packing, append, decode attention, restore, offload\n"
+    "ceilings  what the machine reaches: large copies, links, batches of pieces, pages of all layers\n"
     "\n"
     "  --json FILE        write the figures to FILE too\n"
     "  --runs N           timed rounds of each figure, 5..1001 (default 31)\n"
@@ -23,9 +26,10 @@ static const char usage[] =
     "  --help             this text\n"
     "core:\n"
     "  --tree TOKENS      tokens in the tree that cold matches search, 128k..256M (default 16M)\n"
-    "device:\n"
+    "device, ceilings:\n"
     "  --layers N --kv-heads N --query-heads N --head-dim N\n"
     "                     the model (default 32, 8, 32, 128: that of Llama-3-8B)\n"
+    "device:\n"
     "  --batch N --context TOKENS\n"
     "                     decode attention over this batch only (default: all of a list that fit the arena)\n"
     "\n"
@@ -103,8 +107,10 @@ int main(int argc, char **argv)
         bench_core(&options);
     } else if (strcmp(command, "device") == 0) {
         bench_device(&options);
+    } else if (strcmp(command, "ceilings") == 0) {
+        bench_ceilings(&options);
     } else if (*command != '\0') {
-        bench_die("'%s' is no benchmark; there are core and device", command);
+        bench_die("'%s' is no benchmark; there are core, device and ceilings", command);
     } else {
         fputs(usage, stderr);
         return 2;

@@ -38,6 +38,7 @@ if(QUIRE_SANITIZE STREQUAL thread)
 endif()
 
 # The same sources that nvcc compiles.
+set_source_files_properties(../bench/gpu_kernels.cu PROPERTIES LANGUAGE CXX)
 list(TRANSFORM QUIRE_KERNEL_SOURCES PREPEND ${PROJECT_SOURCE_DIR}/ OUTPUT_VARIABLE kernel_sources)
 set_source_files_properties(${kernel_sources} PROPERTIES LANGUAGE CXX)
 add_library(emulated_kernels STATIC ${kernel_sources})
@@ -46,3 +47,4 @@ target_link_libraries(emulated_kernels PRIVATE quire_flags PUBLIC emulator)
 quire_test(kernels SOURCES test_kernels.cpp LIBRARIES emulated_kernels LABELS emulator TIMEOUT 1200)
 quire_test(kernels_pack SOURCES test_kernels_pack.cpp LIBRARIES emulated_kernels LABELS emulator)
 quire_test(cuda_model SOURCES test_cuda_model.cpp LIBRARIES emulator LABELS emulator)
+quire_test(bench_kernels SOURCES test_bench_kernels.cpp ../bench/gpu_kernels.cu LIBRARIES emulator LABELS emulator)
