@@ -104,7 +104,7 @@ void bench_bed_report_open(bench_bed *bed, const char *program)
     bench_report_setting(bed->report, "model", "%u layers, %u kv heads, %u query heads, %u elements a head",
                          group->layers, group->kv_heads, group->query_heads, group->head_dim);
     bench_report_setting(bed->report, "block", "%u tokens, %s, %zu bytes", bed->cache.block_tokens,
-                         quire__dtype_name(bed->cache.dtype), bed->block_bytes);
+                         quire_dtype_name(bed->cache.dtype), bed->block_bytes);
     bench_report_setting(bed->report, "arena", "at most %.1f GB; host tier at most %.1f GB",
                          (double)bed->arena_bytes * 1e-9, (double)bed->host_bytes * 1e-9);
 }

@@ -151,7 +151,7 @@ static void check_attention(race *race, const batch *batch)
 
 static quire_tensor tensor(bench_bed *bed, uint32_t tokens, uint32_t heads, void **mirror)
 {
-    quire_dtype dtype = bed->cache.dtype == QUIRE_DTYPE_FP8_E4M3 ? QUIRE_DTYPE_BF16 : bed->cache.dtype;
+    quire_dtype dtype = bed->cache.dtype > QUIRE_DTYPE_BF16 ? QUIRE_DTYPE_BF16 : bed->cache.dtype;
     size_t width = (size_t)heads * bed->group.head_dim;
 
     return (quire_tensor){.data = bench_bed_random(bed, dtype, tokens * width, mirror),

@@ -183,7 +183,7 @@ void bench_device_tiers(bench_bed *bed)
     cache_open(&race);
     size_t count = (size_t)race.blocks * race.block_tokens;
     size_t width = (size_t)bed->group.kv_heads * bed->group.head_dim;
-    quire_dtype dtype = bed->cache.dtype == QUIRE_DTYPE_FP8_E4M3 ? QUIRE_DTYPE_BF16 : bed->cache.dtype;
+    quire_dtype dtype = bed->cache.dtype > QUIRE_DTYPE_BF16 ? QUIRE_DTYPE_BF16 : bed->cache.dtype;
     race.kv = (quire_tensor){.data = bench_bed_random(bed, dtype, count * width, &mirror),
                              .dtype = dtype,
                              .heads = bed->group.kv_heads,

@@ -102,8 +102,9 @@ template <quire_dtype CACHE> static quire_status append_launch(const quire__appe
 
 extern "C" quire_status quire__cuda_append(const quire__append_args *args, void *stream)
 {
-    const int row_alignment = 8 * qk::dtype_bytes(args->pages.dtype) < 16 ? 8 : 16;
-    quire_status status = qk::check_pages(args->pages, row_alignment);
+    quire_status status = qk::check_pages(args->pages, 16);
+    if (status == QUIRE_OK && args->pages.scale_stride != 0) /* scales in the page: not yet */
+        status = QUIRE_EUNSUPPORTED;
     if (status == QUIRE_OK && args->tokens < 0)
         status = QUIRE_EINVAL;
     if (status != QUIRE_OK || args->tokens == 0)

@@ -105,6 +105,8 @@ inline quire_status check_attend(const quire__attend_args &args)
     quire_status status = check_pages(args.pages, 16);
     if (status != QUIRE_OK)
         return status;
+    if (args.pages.scale_stride != 0) /* scales in the page: not yet */
+        return QUIRE_EUNSUPPORTED;
     if (args.count < 0 || args.layer < 0 || args.query_heads < args.pages.kv_heads ||
         args.query_heads % args.pages.kv_heads != 0)
         return QUIRE_EINVAL;

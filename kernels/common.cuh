@@ -203,10 +203,10 @@ __device__ __forceinline__ int64_t row_offset(const quire__pages &pages, int64_t
     return block * pages.block_stride + token_in_block * pages.token_stride;
 }
 
+/* The scale that the caller gave (FP8). */
 __device__ __forceinline__ float page_scale(const quire__pages &pages, int kv, int head)
 {
-    const bool scaled = pages.dtype == QUIRE_DTYPE_FP8_E4M3 && pages.scales;
-    return scaled ? pages.scales[kv * pages.kv_heads + head] : 1.0f;
+    return pages.scales ? pages.scales[kv * pages.kv_heads + head] : 1.0f;
 }
 
 /* ---- what launchers check ---------------------------------------------------------------------------- */
@@ -236,22 +236,24 @@ inline int dtype_bytes(quire_dtype dtype)
     case QUIRE_DTYPE_F32: return 4;
     case QUIRE_DTYPE_F16: return 2;
     case QUIRE_DTYPE_BF16: return 2;
-    case QUIRE_DTYPE_FP8_E4M3: return 1;
-    default: return 0;
+    case QUIRE_DTYPE_FP8_E4M3:
+    case QUIRE_DTYPE_FP8_E5M2:
+    case QUIRE_DTYPE_INT8: return 1;
+    default: return 0; /* INT4 too */
     }
 }
 
 /* Every row of the pages must start at a multiple of `alignment`. */
 inline quire_status check_pages(const quire__pages &pages, int64_t alignment)
 {
-    if (dtype_bytes(pages.dtype) == 0)
+    if (pages.dtype < QUIRE_DTYPE_F32 || pages.dtype > QUIRE_DTYPE_INT4)
         return QUIRE_EUNSUPPORTED;
     const bool power = pages.block_tokens >= 1 && pages.block_tokens <= 256 &&
                        (pages.block_tokens & (pages.block_tokens - 1)) == 0;
     if (!pages.arena || !power || pages.kv_heads < 1 || pages.head_dim < 8 || pages.head_dim % 8 != 0)
         return QUIRE_EINVAL;
-    const int64_t strides =
-        pages.block_stride | pages.layer_stride | pages.kv_stride | pages.head_stride | pages.token_stride;
+    const int64_t strides = pages.block_stride | pages.layer_stride | pages.kv_stride | pages.head_stride |
+                            pages.token_stride | pages.scale_offset;
     if (!aligned(pages.arena, alignment) || strides % alignment != 0)
         return QUIRE_EINVAL;
     return QUIRE_OK;
@@ -259,7 +261,7 @@ inline quire_status check_pages(const quire__pages &pages, int64_t alignment)
 
 inline quire_status check_tensor(const quire_tensor &tensor, int32_t heads)
 {
-    if (tensor.dtype == QUIRE_DTYPE_FP8_E4M3 || dtype_bytes(tensor.dtype) == 0)
+    if (tensor.dtype < QUIRE_DTYPE_F32 || tensor.dtype > QUIRE_DTYPE_BF16)
         return QUIRE_EUNSUPPORTED;
     if (!tensor.data || !aligned(tensor.data, dtype_bytes(tensor.dtype)) ||
         tensor.heads != static_cast<uint32_t>(heads))

@@ -17,16 +17,21 @@ extern "C" {
 #endif
 
 /* Where K and V of (block, layer, head, token) are: see quire_view. A block of all layers is
- * [layer][K,V][kv_head][token][head_dim]. */
+ * [layer][K,V][kv_head], and of a head the rows of its tokens, then, in formats that have them, their scales. What codes
+ * and scales mean is in src/device/host_formats.h. */
 typedef struct quire__pages {
     unsigned char *arena;
     int64_t block_stride, layer_stride, kv_stride, head_stride, token_stride; /* bytes */
     int32_t block_tokens, kv_heads, head_dim;
     quire_dtype dtype;
-    const float *scales; /* of this layer: [2][kv_heads]; NULL unless dtype is FP8 */
+    const float *scales; /* of this layer: [2][kv_heads], FP8 only; NULL: none were given */
+    int64_t scale_offset; /* bytes from a head's first row to the scales (f16) of its first token */
+    int32_t scale_stride; /* bytes from a token's scales to the next's; 0: the page has none */
+    int32_t scale_group;  /* elements that share a scale */
+    int32_t rotation;     /* K is rotated in runs of so many dims, and q is to be; 0: neither */
 } quire__pages;
 
-/* New K and V into their slots. A slot below 0 is skipped. Values that FP8 cannot hold saturate. */
+/* New K and V into their slots. A slot below 0 is skipped. */
 typedef struct quire__append_args {
     quire__pages pages;
     int32_t layer, tokens;

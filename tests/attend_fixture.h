@@ -12,9 +12,12 @@
 #include "device/host_ops.h"
 #include "kernels/launch.h"
 
+enum { QUIRE__FIXTURE_DIMS = 512 }; /* most of a head */
+
 typedef struct attend_shape {
     quire_dtype cache, tensor;
     int32_t block_tokens, head_dim, kv_heads, group, layers;
+    bool given_scales; /* FP8: by the caller */
 } attend_shape;
 
 typedef struct attend_fixture {
@@ -45,18 +48,15 @@ static inline quire_tensor fixture_tensor(const attend_fixture *f, void *data, i
 static inline quire__pages fixture_pages(const attend_fixture *f)
 {
     const attend_shape *s = &f->shape;
-    int64_t token = s->head_dim * (int64_t)quire__dtype_bytes(s->cache), head = token * s->block_tokens;
-    return (quire__pages){.arena = f->arena,
-                          .block_stride = f->block_bytes,
-                          .layer_stride = 2 * s->kv_heads * head,
-                          .kv_stride = s->kv_heads * head,
-                          .head_stride = head,
-                          .token_stride = token,
+    quire__pages pages = {.arena = f->arena,
                           .block_tokens = s->block_tokens,
                           .kv_heads = s->kv_heads,
                           .head_dim = s->head_dim,
                           .dtype = s->cache,
                           .scales = f->scales};
+    quire__pages_set_format(&pages, quire__format_of(s->cache, s->head_dim, f->scales != NULL));
+    pages.block_stride = pages.layer_stride * s->layers;
+    return pages;
 }
 
 /* The attention of `layer` over the whole batch, tiles chosen; q and out as given. */
@@ -83,14 +83,16 @@ static inline void fixture_fill(attend_fixture *f, uint64_t *random, int32_t row
 {
     const attend_shape *s = &f->shape;
     quire__pages pages = fixture_pages(f);
-    size_t bytes = quire__dtype_bytes(s->cache);
     for (int32_t key = 0; key < context; key++) {
         int64_t block = f->table[(int64_t)row * f->table_stride + key / s->block_tokens];
         for (int32_t i = 0; i < s->layers * 2 * s->kv_heads; i++) {
-            unsigned char *to = pages.arena + block * pages.block_stride + i * pages.head_stride +
-                                key % s->block_tokens * pages.token_stride;
+            int32_t layer = i / (2 * s->kv_heads), which = i / s->kv_heads % 2, head = i % s->kv_heads;
+            float values[QUIRE__FIXTURE_DIMS];
             for (int32_t d = 0; d < s->head_dim; d++)
-                quire__dtype_store(s->cache, to + (size_t)d * bytes, (float)(2 * fixture_uniform(random)));
+                values[d] = (float)(2 * fixture_uniform(random));
+            quire__row_encode(&pages, which, head, values,
+                              quire__page_row(&pages, block, layer, which, head, key % s->block_tokens),
+                              quire__page_row_scales(&pages, block, layer, which, head, key % s->block_tokens));
         }
     }
 }
@@ -109,8 +111,13 @@ static inline void fixture_open(attend_fixture *f, const attend_shape *shape, in
         f->blocks += (contexts[i] + shape->block_tokens - 1) / shape->block_tokens;
     }
     f->table_stride = (f->longest + shape->block_tokens - 1) / shape->block_tokens + 1;
-    f->block_bytes = (int64_t)shape->layers * 2 * shape->kv_heads * shape->block_tokens * shape->head_dim *
-                     (int64_t)quire__dtype_bytes(shape->cache);
+    if (shape->given_scales) {
+        f->scales = malloc(2 * (size_t)shape->kv_heads * sizeof *f->scales);
+        for (int32_t i = 0; i < 2 * shape->kv_heads; i++)
+            f->scales[i] = (float)(0.75 + 0.5 * fixture_uniform(random));
+    }
+
+    f->block_bytes = fixture_pages(f).block_stride;
     f->arena_bytes = (size_t)f->blocks * (size_t)f->block_bytes;
     f->q_bytes = f->out_bytes = (size_t)f->tokens * (size_t)query_heads * (size_t)shape->head_dim *
                                 quire__dtype_bytes(shape->tensor);
@@ -124,12 +131,6 @@ static inline void fixture_open(attend_fixture *f, const attend_shape *shape, in
     memset(f->arena, 0xff, f->arena_bytes);
     memset(f->out, 0xff, f->out_bytes);
     memset(f->table, 0xff, (size_t)rows * (size_t)f->table_stride * sizeof *f->table);
-    if (shape->cache == QUIRE_DTYPE_FP8_E4M3) {
-        f->scales = malloc(2 * (size_t)shape->kv_heads * sizeof *f->scales);
-        for (int32_t i = 0; i < 2 * shape->kv_heads; i++)
-            f->scales[i] = (float)(0.75 + 0.5 * fixture_uniform(random));
-    }
-
     f->sinks = malloc((size_t)query_heads * sizeof *f->sinks);
     for (int32_t i = 0; i < query_heads; i++)
         f->sinks[i] = i % 7 == 6 ? -INFINITY : (float)(4 * fixture_uniform(random));

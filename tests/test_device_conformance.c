@@ -472,7 +472,7 @@ static void attention(quire__device *device)
     static const quire_dtype types[] = {QUIRE_DTYPE_F32, QUIRE_DTYPE_F16, QUIRE_DTYPE_BF16, QUIRE_DTYPE_FP8_E4M3};
     uint64_t random = 41;
     for (int i = 0; i < 4; i++) {
-        attend_shape shape = {types[i], i % 2 ? QUIRE_DTYPE_F32 : QUIRE_DTYPE_BF16, 16, i == 3 ? 128 : 64, 2, 3, 1};
+        attend_shape shape = {types[i], i % 2 ? QUIRE_DTYPE_F32 : QUIRE_DTYPE_BF16, 16, i == 3 ? 128 : 64, 2, 3, 1, i == 3};
         attention_on(device, &shape, &random);
     }
 }
@@ -489,7 +489,7 @@ static void append_on(quire__device *device)
     enum { TOKENS = 9 };
     uint64_t random = 42;
     for (int i = 0; i < 4; i++) {
-        attend_shape shape = {types[i], QUIRE_DTYPE_F32, 16, 64, 2, 1, 2};
+        attend_shape shape = {types[i], QUIRE_DTYPE_F32, 16, 64, 2, 1, 2, i == 3};
         quire__stream *stream = stream_open(device);
         attend_fixture f;
         float kv[2 * TOKENS * 2 * 64];

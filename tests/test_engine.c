@@ -55,14 +55,13 @@ static quire_cache *open_cache(const rig *r, const char *device, quire_dtype dty
     quire_group group = { .layers = TINY_LAYERS, .kv_heads = TINY_KV_HEADS, .head_dim = TINY_HEAD_DIM,
                           .query_heads = TINY_HEADS };
     assert_int_equal(quire_options_init(&options, sizeof options), QUIRE_OK);
-    uint64_t element = dtype == QUIRE_DTYPE_F32 ? 4 : dtype == QUIRE_DTYPE_FP8_E4M3 ? 1 : 2;
-    /* a little more than the elements need: scales and padding */
-    uint64_t block = element * block_tokens * 2 * TINY_LAYERS * TINY_KV_HEADS * TINY_HEAD_DIM + 256;
+    uint64_t block;
     options.groups = &group;
     options.group_count = 1;
     options.device = device;
     options.dtype = dtype;
     options.block_tokens = block_tokens;
+    assert_int_equal(quire_block_bytes(&options, &block), QUIRE_OK);
     options.device_bytes = device_blocks * block;
     options.host_bytes = host_blocks * block;
     options.max_step_tokens = 1024;

@@ -12,7 +12,8 @@
 #include "attend_fixture.h"
 #include "device/host_attend.h"
 
-static const quire_dtype cache_types[] = {QUIRE_DTYPE_F32, QUIRE_DTYPE_F16, QUIRE_DTYPE_BF16, QUIRE_DTYPE_FP8_E4M3};
+static const quire_dtype cache_types[] = {QUIRE_DTYPE_F32,      QUIRE_DTYPE_F16,  QUIRE_DTYPE_BF16, QUIRE_DTYPE_FP8_E4M3,
+                                          QUIRE_DTYPE_FP8_E5M2, QUIRE_DTYPE_INT8, QUIRE_DTYPE_INT4};
 static const quire_dtype tensor_types[] = {QUIRE_DTYPE_F32, QUIRE_DTYPE_F16, QUIRE_DTYPE_BF16};
 
 typedef struct engine {
@@ -58,7 +59,10 @@ static int32_t pick(uint64_t *random, int32_t least, int32_t most)
 
 static attend_shape random_shape(uint64_t *random)
 {
-    return (attend_shape){.cache = cache_types[pick(random, 0, 3)],
+    quire_dtype cache = cache_types[pick(random, 0, 6)];
+    bool fp8 = cache == QUIRE_DTYPE_FP8_E4M3 || cache == QUIRE_DTYPE_FP8_E5M2;
+    return (attend_shape){.cache = cache,
+                          .given_scales = fp8 && pick(random, 0, 1),
                           .tensor = tensor_types[pick(random, 0, 2)],
                           .block_tokens = 1 << pick(random, 0, 6),
                           .head_dim = 8 * pick(random, 1, pick(random, 0, 4) ? 16 : 32),
@@ -95,7 +99,7 @@ static void against_oracle(engine *e, uint64_t *random)
         double difference = fixture_difference(&f, expected, f.out);
         if (!(difference <= fixture_tolerance(shape.tensor)))
             fail_msg("%s cache, %s tensors, block %d, dim %d, %d x %d heads, window %d, cap %g, sinks %d: off by %g",
-                     quire__dtype_name(shape.cache), quire__dtype_name(shape.tensor), shape.block_tokens,
+                     quire_dtype_name(shape.cache), quire_dtype_name(shape.tensor), shape.block_tokens,
                      shape.head_dim, shape.kv_heads, shape.group, args.window, (double)args.soft_cap,
                      args.sinks != NULL, difference);
         free(expected);
@@ -111,7 +115,7 @@ static void attention_with_window_cap_and_sinks_equals_the_oracle(void **state)
 
 static void large_scores(engine *e, uint64_t *random)
 {
-    attend_shape shape = {QUIRE_DTYPE_F32, QUIRE_DTYPE_F32, 16, 64, 1, 2, 1};
+    attend_shape shape = {QUIRE_DTYPE_F32, QUIRE_DTYPE_F32, 16, 64, 1, 2, 1, false};
     attend_fixture f;
     fixture_open(&f, &shape, 1, (int32_t[]){100}, (int32_t[]){40}, random);
     unsigned char *expected = malloc(f.out_bytes);
@@ -134,7 +138,7 @@ static void sharp_weights_do_not_overflow(void **state)
 
 static void nothing_to_see(engine *e, uint64_t *random)
 {
-    attend_shape shape = {QUIRE_DTYPE_BF16, QUIRE_DTYPE_F32, 16, 24, 2, 3, 1};
+    attend_shape shape = {QUIRE_DTYPE_BF16, QUIRE_DTYPE_F32, 16, 24, 2, 3, 1, false};
     attend_fixture f;
     fixture_open(&f, &shape, 2, (int32_t[]){5, 9}, (int32_t[]){1, 1}, random);
     quire__attend_args args = fixture_args(&f, 0, f.out);
@@ -157,7 +161,7 @@ static void a_token_without_keys_gives_zeros(void **state)
 
 static void not_a_number(engine *e, uint64_t *random)
 {
-    attend_shape shape = {QUIRE_DTYPE_BF16, QUIRE_DTYPE_F32, 16, 64, 1, 1, 1};
+    attend_shape shape = {QUIRE_DTYPE_BF16, QUIRE_DTYPE_F32, 16, 64, 1, 1, 1, false};
     attend_fixture f;
     fixture_open(&f, &shape, 1, (int32_t[]){70}, (int32_t[]){70}, random);
     quire__pages pages = fixture_pages(&f);
@@ -230,7 +234,7 @@ static void block_sizes(engine *e, uint64_t *random)
     uint64_t seed = quire__random(random);
     unsigned char *first = NULL;
     for (int32_t shift = 0; shift <= 6; shift++) {
-        attend_shape shape = {QUIRE_DTYPE_BF16, QUIRE_DTYPE_F32, 1 << shift, 48, 2, 3, 1};
+        attend_shape shape = {QUIRE_DTYPE_BF16, QUIRE_DTYPE_F32, 1 << shift, 48, 2, 3, 1, false};
         attend_fixture f;
         uint64_t same = seed;
         fixture_open(&f, &shape, 1, (int32_t[]){123}, (int32_t[]){60}, &same);
@@ -295,7 +299,7 @@ static void crowd(void *user, size_t count, void (*body)(void *arg, size_t index
 static void thread_counts(engine *e, uint64_t *random)
 {
     engine others[] = {engine_open(1, NULL), engine_open(5, NULL), engine_open(2, crowd)};
-    attend_shape shape = {QUIRE_DTYPE_F16, QUIRE_DTYPE_F32, 16, 64, 3, 3, 1};
+    attend_shape shape = {QUIRE_DTYPE_F16, QUIRE_DTYPE_F32, 16, 64, 3, 3, 1, false};
     attend_fixture f;
     quire__attend_args args;
     fixture_open(&f, &shape, 3, (int32_t[]){300, 77, 200}, (int32_t[]){200, 1, 30}, random);
@@ -399,7 +403,7 @@ static void append_random(engine *e, uint64_t *random)
         quire__host_append(&args);
         for (size_t i = 0; i < f.arena_bytes; i++)
             if (expected[i] != f.arena[i])
-                fail_msg("%s to %s differs", quire__dtype_name(shape.tensor), quire__dtype_name(shape.cache));
+                fail_msg("%s to %s differs", quire_dtype_name(shape.tensor), quire_dtype_name(shape.cache));
         free(kv), free(expected), free(slots);
         fixture_close(&f);
     }

@@ -117,6 +117,7 @@ static void append_stores_the_bits_of_the_oracle(void **)
                 const int block_tokens = kBlockTokens[number % 9];
                 c.shape = {cache,          2, 1 + number % 3, dim, block_tokens, 1 + 40 / block_tokens,
                            number % 2 * 16};
+                c.shape.given_scales = cache == QUIRE_DTYPE_FP8_E4M3;
                 c.k_dtype = input;
                 c.v_dtype = kTensorTypes[number / 2 % 3];
                 c.tokens = small_run() ? 3 : 23;
@@ -265,6 +266,7 @@ static AttendShape walk(quire_dtype cache, int dim, int group, int number)
     AttendShape shape = {};
     const int block_tokens = kBlockTokens[number % 9];
     shape.pages = {cache, 2, group > 4 || small_run() ? 1 : 2, dim, block_tokens, 0, number % 3 * 16};
+    shape.pages.given_scales = cache == QUIRE_DTYPE_FP8_E4M3;
     shape.group = group;
     shape.q_dtype = kTensorTypes[number % 3];
     shape.out_dtype = kTensorTypes[number / 5 % 3];
@@ -285,7 +287,7 @@ class Worst
     void check(const char *what, quire_dtype cache, double plain_bound, double sharp_bound) const
     {
         print_message("%s, %s cache: relative error %.1e (bound %.1e), sharp scores %.1e (bound %.1e)\n",
-                      what, quire__dtype_name(cache), plain_, plain_bound, sharp_, sharp_bound);
+                      what, quire_dtype_name(cache), plain_, plain_bound, sharp_, sharp_bound);
         assert_true(plain_ <= plain_bound);
         assert_true(sharp_ <= sharp_bound);
     }

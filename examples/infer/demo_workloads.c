@@ -315,9 +315,9 @@ int demo_workload_run(demo *d, size_t index, bool reuse, demo_run *run, infer_er
     session *session = d->session;
     session_options options = d->options;
     quire_dtype dtype = quire_cache_options(session->cache)->dtype;
-    uint64_t token_bytes = session_token_bytes(session, dtype);
-    options.device_bytes = workloads[index].arena_tokens * token_bytes;
-    options.host_bytes = HOST_TOKENS * token_bytes;
+    double token_bytes = session_token_bytes(session, dtype);
+    options.device_bytes = (uint64_t)(workloads[index].arena_tokens * token_bytes);
+    options.host_bytes = (uint64_t)(HOST_TOKENS * token_bytes);
     options.engine.reuse = reuse;
     *run = (demo_run){ .least_reuse = 1.0, .stats = { .size = sizeof run->stats } };
     if (session_reopen(session, &options, error)) return -1;

@@ -1,5 +1,6 @@
 /* quire-infer: serves a GGUF model over a Quire cache, from the command line, a chat, or a file of requests. */
 #include "json_write.h"
+#include "perplexity.h"
 #include "requests.h"
 #include "session.h"
 
@@ -14,12 +15,13 @@
 typedef struct arguments {
     session_options session;
     engine_request request; /* defaults of every request */
-    const char *prompt, *requests;
+    const char *prompt, *requests, *perplexity;
     bool chat, json;
 } arguments;
 
 static const char help[] =
-    "Usage: quire-infer --model FILE.gguf (--prompt TEXT | --chat | --requests FILE.jsonl) [options]\n"
+    "Usage: quire-infer --model FILE.gguf (--prompt TEXT | --chat | --requests FILE.jsonl |\n"
+    "                    --perplexity FILE) [options]\n"
     "\n"
     "What to run\n"
     "  --model FILE        the model, a GGUF file of the llama family (or the variable QUIRE_MODEL)\n"
@@ -28,6 +30,8 @@ static const char help[] =
     "  --requests FILE     serve the requests of a file, one JSON object a line (- is standard input):\n"
     "                      {\"prompt\": \"...\"} or {\"messages\": [{\"role\": \"user\", \"content\": \"...\"}]}, and\n"
     "                      max_tokens, temperature, top_p, seed, domain, n, prune_every\n"
+    "  --perplexity FILE   how well the model predicts a text with the cache's QUIRE_DTYPE, in windows of --context\n"
+    "                      tokens (default 1024), each token after the ones before it in its window\n"
     "\n"
     "How to answer (for --requests: where a line says nothing else)\n"
     "  --max-tokens N      generate at most N tokens (default 256)\n"
@@ -80,6 +84,7 @@ static int take_option(arguments *a, int option, const char *name, const char *v
     case 'p': a->prompt = value; break;
     case 'c': a->chat = true; break;
     case 'r': a->requests = value; break;
+    case 'x': a->perplexity = value; break;
     case 'd': a->session.device = value; break;
     case 'N': a->session.engine.reuse = false; break;
     case 'j': a->json = true; break;
@@ -113,7 +118,8 @@ static int parse_arguments(int argc, char **argv, arguments *a, infer_error *err
         { "top-p", required_argument, NULL, 'P' },       { "seed", required_argument, NULL, 's' },
         { "max-tokens", required_argument, NULL, 't' },  { "n", required_argument, NULL, 'n' },
         { "context", required_argument, NULL, 'C' },     { "help", no_argument, NULL, 'h' },
-        { "version", no_argument, NULL, 'v' },           { NULL, 0, NULL, 0 },
+        { "version", no_argument, NULL, 'v' },           { "perplexity", required_argument, NULL, 'x' },
+        { NULL, 0, NULL, 0 },
     };
     int option, index;
     while ((option = getopt_long(argc, argv, "h", options, &index)) != -1) {
@@ -128,8 +134,9 @@ static int parse_arguments(int argc, char **argv, arguments *a, infer_error *err
     if (!a->session.model_path) a->session.model_path = getenv("QUIRE_MODEL");
     if (!a->session.model_path || !*a->session.model_path)
         return infer_fail(error, "no model: give --model FILE.gguf or set QUIRE_MODEL");
-    if (!a->prompt + !a->chat + !a->requests == 3 || (a->requests && (a->prompt || a->chat)))
-        return infer_fail(error, "one of --prompt, --chat and --requests is needed; see quire-infer --help");
+    int ways = (a->prompt || a->chat) + (a->requests != NULL) + (a->perplexity != NULL);
+    if (ways != 1)
+        return infer_fail(error, "one of --prompt, --chat, --requests and --perplexity is needed; see quire-infer --help");
     if (a->requests && !requests_supported())
         return infer_fail(error, "--requests needs cJSON (Debian: libcjson-dev), which this build lacks");
     return 0;
@@ -229,7 +236,7 @@ static void write_text_result(const session *s, uint32_t number, unsigned long l
     }
 }
 
-/* ---- the three ways to run --------------------------------------------------------------------------------- */
+/* ---- the ways to run --------------------------------------------------------------------------------------- */
 
 static int run_one(session *s, const arguments *a, token_list *tokens, infer_error *error)
 {
@@ -353,6 +360,30 @@ static int run_requests(session *s, const arguments *a, infer_error *error)
     return status;
 }
 
+static int run_perplexity(session *s, const arguments *a, infer_error *error)
+{
+    perplexity_result r;
+    if (perplexity_of_file(s, a->perplexity, a->session.context, &r, error)) return -1;
+    const char *dtype = quire_dtype_name(quire_cache_options(s->cache)->groups[0].dtype);
+    double token_bytes = session_token_bytes(s, 0);
+    if (a->json) {
+        json_writer json = { .file = stdout };
+        json_begin(&json, NULL, '{');
+        json_string(&json, "dtype", dtype);
+        json_real(&json, "token_bytes", token_bytes);
+        json_count(&json, "tokens", r.tokens);
+        json_count(&json, "scored", r.scored);
+        json_count(&json, "window", r.window);
+        json_real(&json, "perplexity", r.perplexity);
+        json_end(&json, '}');
+        putchar('\n');
+    } else {
+        printf("perplexity %.4f over %zu of %zu tokens, windows of %" PRIu32 "; K and V in %s, %.0f bytes a token\n",
+               r.perplexity, r.scored, r.tokens, r.window, dtype, token_bytes);
+    }
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     infer_error error = { "" };
@@ -371,8 +402,9 @@ int main(int argc, char **argv)
     if (!status && a.chat && !s.has_chat)
         status = infer_fail(&error, "the model has no chat template that this example knows; use --prompt alone");
     if (!status)
-        status = a.requests ? run_requests(&s, &a, &error)
-                 : a.prompt ? run_prompt(&s, &a, &error)
+        status = a.requests     ? run_requests(&s, &a, &error)
+                 : a.perplexity ? run_perplexity(&s, &a, &error)
+                 : a.prompt     ? run_prompt(&s, &a, &error)
                             : run_chat(&s, &a, &error);
     if (status) fprintf(stderr, "quire-infer: %s\n", error.text);
     session_close(&s);

@@ -19,26 +19,34 @@ void session_defaults(session_options *options)
 
 /* ---- the cache --------------------------------------------------------------------------------------------- */
 
-static int open_cache(session *s, infer_error *error)
+/* The cache's options; `group` is to live as long as they do. */
+static int cache_options(const session *s, quire_options *options, quire_group *group, infer_error *error)
 {
     const model_config *c = &s->model->config;
     const session_options *given = &s->options;
-    quire_options options;
-    if (quire_options_init(&options, sizeof options)) return infer_fail(error, "%s", quire_error_text());
-    quire_group group = { .layers = c->layers, .kv_heads = c->kv_heads, .head_dim = c->head_dim,
-                          .query_heads = c->heads };
-    options.groups = &group;
-    options.group_count = 1;
-    options.device = s->device;
-    if (given->device_bytes) options.device_bytes = given->device_bytes;
-    if (given->host_bytes != UINT64_MAX) options.host_bytes = given->host_bytes;
-    if (given->block_tokens) options.block_tokens = given->block_tokens;
-    if (given->dtype) options.dtype = given->dtype;
-    if (given->context) options.max_seq_tokens = given->context;
+    if (quire_options_init(options, sizeof *options)) return infer_fail(error, "%s", quire_error_text());
+    *group = (quire_group){ .layers = c->layers, .kv_heads = c->kv_heads, .head_dim = c->head_dim,
+                            .query_heads = c->heads };
+    options->groups = group;
+    options->group_count = 1;
+    options->device = s->device;
+    if (given->device_bytes) options->device_bytes = given->device_bytes;
+    if (given->host_bytes != UINT64_MAX) options->host_bytes = given->host_bytes;
+    if (given->block_tokens) options->block_tokens = given->block_tokens;
+    if (given->dtype) options->dtype = given->dtype;
+    if (given->context) options->max_seq_tokens = given->context;
     if (!strcmp(s->backend->ops->name, "host")) {
-        options.parallel = backend_host_parallel; /* one pool of threads for both */
-        options.parallel_user = s->backend;
+        options->parallel = backend_host_parallel; /* one pool of threads for both */
+        options->parallel_user = s->backend;
     }
+    return 0;
+}
+
+static int open_cache(session *s, infer_error *error)
+{
+    quire_options options;
+    quire_group group;
+    if (cache_options(s, &options, &group, error)) return -1;
     if (quire_cache_open(&s->cache, &options)) return infer_fail(error, "%s", quire_error_text());
     return 0;
 }
@@ -135,9 +143,13 @@ void session_close(session *s)
     memset(s, 0, sizeof *s);
 }
 
-uint64_t session_token_bytes(const session *s, quire_dtype dtype)
+double session_token_bytes(const session *s, quire_dtype dtype)
 {
-    const model_config *c = &s->model->config;
-    uint64_t element = dtype == QUIRE_DTYPE_F32 ? 4 : dtype == QUIRE_DTYPE_FP8_E4M3 ? 1 : 2;
-    return element * 2 * c->layers * c->kv_heads * c->head_dim;
+    quire_options options;
+    quire_group group;
+    uint64_t bytes = 0;
+    if (cache_options(s, &options, &group, NULL)) return 0;
+    if (dtype) options.dtype = dtype;
+    if (quire_block_bytes(&options, &bytes)) return 0;
+    return (double)bytes / options.block_tokens;
 }

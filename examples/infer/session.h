@@ -40,7 +40,7 @@ int session_open(session *session, const session_options *options, infer_error *
 int session_reopen(session *session, const session_options *options, infer_error *error);
 void session_close(session *session); /* a zeroed one is allowed */
 
-/* Bytes of K and V of one token, for sizing an arena. */
-uint64_t session_token_bytes(const session *session, quire_dtype dtype);
+/* Bytes of K and V of one token, its part of what a block holds besides them included. `dtype` 0: as the session's. */
+double session_token_bytes(const session *session, quire_dtype dtype);
 
 #endif

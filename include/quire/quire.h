@@ -89,8 +89,16 @@ typedef enum quire_dtype {
     QUIRE_DTYPE_F32 = 1,
     QUIRE_DTYPE_F16 = 2,
     QUIRE_DTYPE_BF16 = 3,
-    QUIRE_DTYPE_FP8_E4M3 = 4 /* KV only, with one scale per layer, K/V and kv head */
+    /* of K and V only. Their scales are in the block, made when a token is stored; FP8 takes the caller's instead where
+     * quire_group.scales gives them. */
+    QUIRE_DTYPE_FP8_E4M3 = 4, /* a scale for each token and head */
+    QUIRE_DTYPE_FP8_E5M2 = 5, /* the same; coarser, for engines that want it */
+    QUIRE_DTYPE_INT8 = 6,     /* a scale for each token and head */
+    QUIRE_DTYPE_INT4 = 7      /* a scale for each 16 elements; K is stored rotated */
 } quire_dtype;
+
+/* The name that QUIRE_DTYPE has for it, "bf16"; "unknown" for what is no dtype. Never NULL. */
+QUIRE_API const char *quire_dtype_name(quire_dtype dtype);
 
 typedef enum quire_checksum {
     QUIRE_CHECKSUM_OFF = 0,
@@ -117,7 +125,8 @@ typedef struct quire_group {
     uint32_t head_dim;    /* 8..512, a multiple of 8; the CUDA attention kernels take 64, 128 and 256 */
     uint32_t query_heads; /* a multiple of kv_heads; sizes the attention work space. 0: kv_heads */
     quire_dtype dtype;    /* of K and V in the cache. 0: options.dtype */
-    const float *scales;  /* FP8 only: [layers][2][kv_heads], stored = value / scale; copied at open. NULL: all 1 */
+    const float *scales;  /* FP8 only: [layers][2][kv_heads], stored = value / scale; copied at open. NULL: every token
+                           * has its own, in the block */
 } quire_group;
 
 /* Runs body(arg, i) for every i in [0, count), in any order, on any threads, and returns when all are done. */
@@ -166,6 +175,9 @@ typedef struct quire_options {
 QUIRE_API quire_status quire_options_init(quire_options *options, size_t size);
 
 /* ---- cache ------------------------------------------------------------------------------------------------- */
+
+/* Bytes of a block of the options' group: for sizing device_bytes and host_bytes. Errors as quire_cache_open. */
+QUIRE_API quire_status quire_block_bytes(const quire_options *options, uint64_t *bytes);
 
 typedef struct quire_cache quire_cache;
 typedef uint64_t quire_seq;   /* handle of a sequence */
@@ -249,14 +261,20 @@ typedef struct quire_tile {
 
 /* What kernels need. K of (block, layer, head, token) starts at
  *   arena + block * block_stride + layer * layer_stride + head * head_stride + token * token_stride
- * and V kv_stride bytes further; head_dim elements lie side by side. Row i is the i-th sequence that was added.
+ * and V kv_stride bytes further; head_dim elements lie side by side. Where scale_stride is not 0, the token's scales,
+ * f16, one for each scale_group elements, start at
+ *   arena + block * block_stride + layer * layer_stride + head * head_stride + scale_offset + token * scale_stride
+ * and V's kv_stride bytes further. What codes mean: docs/design.md, "Formats". Row i is the i-th sequence that was added.
  * Arrays are on the device. Lent until the step's commit or cancel. */
 typedef struct quire_view {
     void *arena;
     int64_t block_stride, layer_stride, kv_stride, head_stride, token_stride; /* bytes */
     uint32_t blocks, block_tokens, layers, kv_heads, head_dim, query_heads;
     quire_dtype dtype;
-    const float *scales; /* [layers][2][kv_heads], FP8 only, else NULL */
+    const float *scales; /* [layers][2][kv_heads], FP8 whose scales the caller gave, else NULL */
+    int64_t scale_offset, scale_stride; /* bytes; scale_stride 0: no scales in the block */
+    uint32_t scale_group;
+    uint32_t rotation;   /* of K, in dims, and so of q: Hadamard over its root. 0: none */
 
     uint32_t rows, tokens; /* sequences, and new tokens of all of them, row after row */
     uint32_t table_stride; /* entries from one row of block_table to the next */

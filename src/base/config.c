@@ -23,7 +23,7 @@ extern char **environ;
 
 /* ---- the table --------------------------------------------------------------------------------------------- */
 
-static const char *const dtype_names[] = {"f32", "f16", "bf16", "fp8", NULL}; /* QUIRE_DTYPE_F32 is the first */
+static const char *const dtype_names[] = {"f32", "f16", "bf16", "fp8", "fp8_e5m2", "int8", "int4", NULL}; /* QUIRE_DTYPE_F32 is the first */
 static const char *const policy_names[] = {"lru", NULL};
 static const char *const offload_names[] = {"none", "write-through", NULL};
 static const char *const checksum_names[] = {"off", "restore", NULL};
@@ -38,7 +38,7 @@ const quire__variable quire__variables[] = {
      "library"},
     {"QUIRE_BLOCK_TOKENS", QUIRE__VARIABLE_POWER, "16", 1, 256, NULL, "tokens", "Tokens in a block.", "library"},
     {"QUIRE_DTYPE", QUIRE__VARIABLE_CHOICE, "bf16", 0, 0, dtype_names, "",
-     "Element type of K and V in the cache, for groups that name none.", "library"},
+     "Format of K and V in the cache, for groups that name none; docs/design.md says what each costs.", "library"},
     {"QUIRE_DEVICE_BYTES", QUIRE__VARIABLE_BYTES, "512M", 1, PETA_BYTES, NULL, "bytes",
      "Size of the arena, rounded down to whole blocks; at least two blocks.", "library"},
     {"QUIRE_HOST_BYTES", QUIRE__VARIABLE_BYTES, "1G", 0, PETA_BYTES, NULL, "bytes",
@@ -98,6 +98,13 @@ const quire__variable quire__variables[] = {
      "Threads that the kernel emulator spreads blocks over; not set: one a core.", "tests"},
 };
 const size_t quire__variable_count = LENGTH(quire__variables);
+
+const char *quire_dtype_name(quire_dtype dtype)
+{
+    if (dtype < QUIRE_DTYPE_F32 || dtype > QUIRE_DTYPE_INT4)
+        return "unknown";
+    return dtype_names[dtype - QUIRE_DTYPE_F32];
+}
 
 /* Where a library variable goes. A choice is stored as its place in the list plus `first`, or, into a text, as its
  * name. */

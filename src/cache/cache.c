@@ -89,20 +89,20 @@ static quire_status open_device(quire_cache *cache)
     return quire__device_stream_open(cache->device, &cache->stream);
 }
 
-/* The scales pass through pinned memory, as every copy to a device does. */
+/* FP8 with the caller's scales. They pass through pinned memory, as every copy to a device does. */
 static quire_status send_scales(quire_cache *cache)
 {
     const quire__layout *layout = &cache->layout;
     size_t count = (size_t)layout->layers * 2 * layout->kv_heads;
     void *memory, *staging;
 
-    if (layout->dtype != QUIRE_DTYPE_FP8_E4M3)
+    if (cache->group.scales == NULL)
         return QUIRE_OK;
     QUIRE__TRY(quire__device_alloc(cache->device, QUIRE__MEMORY_DEVICE, count * sizeof(float), &memory));
     cache->scales = memory;
     QUIRE__TRY(quire__device_alloc(cache->device, QUIRE__MEMORY_PINNED, count * sizeof(float), &staging));
     for (size_t i = 0; i < count; i++)
-        ((float *)staging)[i] = cache->group.scales != NULL ? cache->group.scales[i] : 1.0f;
+        ((float *)staging)[i] = cache->group.scales[i];
     cache->scales_checksum = quire__checksum(staging, count * sizeof(float));
     quire__copy copy = {.destination = cache->scales, .source = staging, .bytes = count * sizeof(float)};
     quire_status status = quire__device_copy(cache->device, cache->stream, &copy, 1);

@@ -58,7 +58,7 @@ struct quire_cache {
     quire__device *device;
     quire__stream *stream; /* what NULL stands for */
     unsigned char *arena;
-    float *scales; /* on the device; NULL unless FP8 */
+    float *scales; /* on the device; NULL unless the caller gave some */
     uint64_t scales_checksum; /* 0: none */
     float *work;   /* on the device: partial results of decode attention */
     size_t work_floats;

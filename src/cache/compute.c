@@ -45,7 +45,11 @@ static quire__pages pages_of(const quire_view *view, uint32_t layer)
                           .kv_heads = (int32_t)view->kv_heads,
                           .head_dim = (int32_t)view->head_dim,
                           .dtype = view->dtype,
-                          .scales = view->scales == NULL ? NULL : view->scales + (size_t)layer * 2 * view->kv_heads};
+                          .scales = view->scales == NULL ? NULL : view->scales + (size_t)layer * 2 * view->kv_heads,
+                          .scale_offset = view->scale_offset,
+                          .scale_stride = (int32_t)view->scale_stride,
+                          .scale_group = (int32_t)view->scale_group,
+                          .rotation = (int32_t)view->rotation};
 }
 
 quire_status quire_append(const quire_view *view, uint32_t layer, const quire_tensor *k, const quire_tensor *v)

@@ -1,7 +1,8 @@
 #include "cache/layout.h"
 
+#include "base/config.h"
 #include "base/status.h"
-#include "device/host_ops.h"
+#include "device/host_formats.h"
 
 enum { BLOCK_ALIGNMENT = 256 };
 
@@ -17,11 +18,11 @@ static quire_status check_group(const quire_group *group, quire_dtype dtype)
     if (group->query_heads % group->kv_heads != 0 || group->query_heads > 64 * 1024)
         return quire__fail(QUIRE_EINVAL, "group.query_heads is %u; it must be a multiple of kv_heads (%u)",
                            group->query_heads, group->kv_heads);
-    if (dtype < QUIRE_DTYPE_F32 || dtype > QUIRE_DTYPE_FP8_E4M3)
+    if (dtype < QUIRE_DTYPE_F32 || dtype > QUIRE_DTYPE_INT4)
         return quire__fail(QUIRE_EINVAL, "group.dtype is %d; it must be a quire_dtype", (int)dtype);
     if (group->scales == NULL)
         return QUIRE_OK;
-    if (dtype != QUIRE_DTYPE_FP8_E4M3)
+    if (dtype != QUIRE_DTYPE_FP8_E4M3 && dtype != QUIRE_DTYPE_FP8_E5M2)
         return quire__fail(QUIRE_EINVAL, "group.scales is set, but the dtype is not fp8; leave it NULL");
     for (uint32_t i = 0; i < group->layers * 2 * group->kv_heads; i++)
         if (!(group->scales[i] > 0.0f && group->scales[i] <= 1e30f))
@@ -47,12 +48,30 @@ quire_status quire__layout_make(quire__layout *layout, const quire_options *opti
                           .head_dim = group->head_dim,
                           .query_heads = group->query_heads != 0 ? group->query_heads : group->kv_heads,
                           .block_tokens = options->block_tokens};
-    made.token_stride = (int64_t)(made.head_dim * quire__dtype_bytes(dtype));
-    made.head_stride = made.token_stride * made.block_tokens;
-    made.kv_stride = made.head_stride * made.kv_heads;
-    made.layer_stride = made.kv_stride * 2;
+    quire__pages pages = {.block_tokens = (int32_t)made.block_tokens, .kv_heads = (int32_t)made.kv_heads};
+    quire__pages_set_format(&pages, quire__format_of(dtype, (int32_t)made.head_dim, group->scales != NULL));
+    made.token_stride = pages.token_stride;
+    made.head_stride = pages.head_stride;
+    made.kv_stride = pages.kv_stride;
+    made.layer_stride = pages.layer_stride;
+    made.scale_offset = pages.scale_offset;
+    made.scale_stride = pages.scale_stride;
+    made.scale_group = (uint32_t)pages.scale_group;
+    made.rotation = (uint32_t)pages.rotation;
     size_t bytes = (size_t)made.layer_stride * made.layers;
     made.block_bytes = (bytes + BLOCK_ALIGNMENT - 1) / BLOCK_ALIGNMENT * BLOCK_ALIGNMENT;
     *layout = made;
+    return QUIRE_OK;
+}
+
+quire_status quire_block_bytes(const quire_options *options, uint64_t *bytes)
+{
+    quire__layout layout;
+
+    if (options == NULL || bytes == NULL)
+        return quire__fail(QUIRE_EINVAL, "options and bytes must not be NULL");
+    QUIRE__TRY(quire__config_validate(options));
+    QUIRE__TRY(quire__layout_make(&layout, options));
+    *bytes = layout.block_bytes;
     return QUIRE_OK;
 }

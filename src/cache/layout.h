@@ -1,6 +1,7 @@
 /* layout.h: the geometry of a block, from the options.
  *
- *   block   [layer][K,V][kv_head][token][head_dim], one contiguous page of all layers
+ *   block   [layer][K,V][kv_head], one contiguous page of all layers; of a head: rows [token][head_dim], then, in formats
+ *           that have them, scales [token][head_dim / scale_group] up to a multiple of 16 bytes
  *
  * One piece a block is what copies, eviction and transfers want; attention kernels take the strides. */
 #ifndef QUIRE_LAYOUT_H
@@ -12,6 +13,8 @@ typedef struct quire__layout {
     quire_dtype dtype;
     uint32_t layers, kv_heads, head_dim, query_heads, block_tokens;
     int64_t token_stride, head_stride, kv_stride, layer_stride; /* bytes */
+    int64_t scale_offset, scale_stride;                         /* bytes; scale_stride 0: no scales in the block */
+    uint32_t scale_group, rotation;                             /* see quire_view */
     size_t block_bytes;                                         /* a multiple of 256 */
 } quire__layout;
 

@@ -122,6 +122,10 @@ static void fill_geometry(quire_cache *cache, quire_step *step)
                               .query_heads = layout->query_heads,
                               .dtype = layout->dtype,
                               .scales = cache->scales,
+                              .scale_offset = layout->scale_offset,
+                              .scale_stride = layout->scale_stride,
+                              .scale_group = layout->scale_group,
+                              .rotation = layout->rotation,
                               .stream = step->stream,
                               .owner = cache};
 }

@@ -4,12 +4,8 @@
 #ifndef QUIRE_HOST_OPS_H
 #define QUIRE_HOST_OPS_H
 
+#include "device/host_formats.h"
 #include "kernels/launch.h"
-
-float quire__dtype_load(quire_dtype dtype, const void *element);          /* FP8: without its scale */
-void quire__dtype_store(quire_dtype dtype, void *element, float value);   /* round to nearest even; FP8 saturates */
-size_t quire__dtype_bytes(quire_dtype dtype);
-const char *quire__dtype_name(quire_dtype dtype);
 
 void quire__host_append(const quire__append_args *args);
 void quire__host_block_copy(const quire__block_copy_args *args);

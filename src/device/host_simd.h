@@ -193,6 +193,12 @@ V_INLINE vf v_from_fp8(vu byte)
     return (vf)(value | (byte & 0x80u) << 24);
 }
 
+/* e5m2 is the upper half of an f16. */
+V_INLINE vf v_from_e5m2(vu byte)
+{
+    return v_from_f16(byte << 8);
+}
+
 V_INLINE vu v_to_bf16(vf x)
 {
     vu bits = (vu)x;
@@ -220,9 +226,19 @@ V_INLINE vu v_to_fp8(vf x)
     return v_choose(magnitude > 0x7f800000u, zero + 0x7fu, value);
 }
 
+V_INLINE vu v_to_e5m2(vf x)
+{
+    vu bits = (vu)x, magnitude = bits & 0x7fffffffu, zero = (vu)v_splat(0);
+    vu small = (vu)((vf)magnitude + v_splat(0x1p7f)) - (134u << 23);
+    vu value = (magnitude + 0xfffffu + (magnitude >> 21 & 1u) - (112u << 23)) >> 21;
+    value = v_choose(magnitude < 0x38800000u, small, value);
+    value = v_choose(magnitude >= 0x47600000u, zero + 0x7bu, value) | (bits >> 24 & 0x80u);
+    return v_choose(magnitude > 0x7f800000u, zero + 0x7fu, value);
+}
+
 V_INLINE int dtype_bytes(quire_dtype dtype)
 {
-    return dtype == QUIRE_DTYPE_F32 ? 4 : dtype == QUIRE_DTYPE_FP8_E4M3 ? 1 : 2;
+    return dtype == QUIRE_DTYPE_F32 ? 4 : dtype == QUIRE_DTYPE_F16 || dtype == QUIRE_DTYPE_BF16 ? 2 : 1;
 }
 
 /* W elements; `dtype` is a constant wherever this is inlined. */
@@ -241,6 +257,9 @@ V_INLINE vf v_decode(quire_dtype dtype, const unsigned char *from)
     case QUIRE_DTYPE_FP8_E4M3:
         memcpy(&byte, from, sizeof byte);
         return v_from_fp8(v_widen8(byte));
+    case QUIRE_DTYPE_FP8_E5M2:
+        memcpy(&byte, from, sizeof byte);
+        return v_from_e5m2(v_widen8(byte));
     default:
         memcpy(&wide, from, sizeof wide);
         return wide;
@@ -264,6 +283,10 @@ V_INLINE void v_encode(quire_dtype dtype, unsigned char *to, vf x)
         byte = __builtin_convertvector(v_to_fp8(x), vu8);
         memcpy(to, &byte, sizeof byte);
         return;
+    case QUIRE_DTYPE_FP8_E5M2:
+        byte = __builtin_convertvector(v_to_e5m2(x), vu8);
+        memcpy(to, &byte, sizeof byte);
+        return;
     default:
         memcpy(to, &x, sizeof x);
         return;
@@ -280,6 +303,8 @@ V_INLINE vf v_decode_part(quire_dtype dtype, vu words, int part)
         return v_from_f16(part == 0 ? words & 0xffffu : words >> 16);
     case QUIRE_DTYPE_FP8_E4M3:
         return v_from_fp8(words >> (8 * part) & 0xffu);
+    case QUIRE_DTYPE_FP8_E5M2:
+        return v_from_e5m2(words >> (8 * part) & 0xffu);
     default:
         return (vf)words;
     }

@@ -61,26 +61,26 @@ struct PageShape {
     quire_dtype dtype;
     int layers, kv_heads, head_dim, block_tokens, blocks;
     int gap; /* bytes after each head, K or V, layer and block, a multiple of 16; tokens lie side by side */
+    bool given_scales = false; /* FP8: by the caller */
 };
 
 /* Pages on the host. Every byte is 0xff, which is NaN in every dtype, until something is stored. */
 struct HostPages {
     HostPages(const PageShape &shape, Random &random)
     {
-        const int64_t element = static_cast<int64_t>(quire__dtype_bytes(shape.dtype));
         pages.dtype = shape.dtype;
         pages.block_tokens = shape.block_tokens;
         pages.kv_heads = shape.kv_heads;
         pages.head_dim = shape.head_dim;
-        pages.token_stride = shape.head_dim * element;
-        pages.head_stride = shape.block_tokens * pages.token_stride + shape.gap;
+        quire__pages_set_format(&pages, quire__format_of(shape.dtype, shape.head_dim, shape.given_scales));
+        pages.head_stride += shape.gap;
         pages.kv_stride = shape.kv_heads * pages.head_stride + shape.gap;
         pages.layer_stride = 2 * pages.kv_stride + shape.gap;
         pages.block_stride = shape.layers * pages.layer_stride + shape.gap;
         pages.block_stride = (pages.block_stride + 15) / 16 * 16;
         bytes.assign(static_cast<size_t>(pages.block_stride * shape.blocks), 0xff);
         pages.arena = bytes.data();
-        if (shape.dtype == QUIRE_DTYPE_FP8_E4M3) {
+        if (shape.given_scales) {
             for (int i = 0; i < 2 * shape.kv_heads; i++)
                 scales.push_back(static_cast<float>(0.01 + 0.05 * random.uniform()));
             pages.scales = scales.data();
@@ -325,20 +325,19 @@ class AttendProblem
     void fill_contexts(Random &random)
     {
         const quire__pages &pages = host_.pages;
-        const size_t element = quire__dtype_bytes(pages.dtype);
         for (size_t row = 0; row < shape_.rows.size(); row++) {
             for (int token = 0; token < shape_.rows[row].cached + shape_.rows[row].fresh; token++) {
                 const int64_t block = table_[row * static_cast<size_t>(table_stride_) +
                                              static_cast<size_t>(token / pages.block_tokens)];
                 for (int part = 0; part < 2 * pages.kv_heads; part++) {
-                    unsigned char *to =
-                        pages.arena + block * pages.block_stride + layer_ * pages.layer_stride +
-                        part / pages.kv_heads * pages.kv_stride + part % pages.kv_heads * pages.head_stride +
-                        token % pages.block_tokens * pages.token_stride;
-                    const float scale = pages.scales ? pages.scales[part] : 1.0f;
-                    for (int i = 0; i < pages.head_dim; i++)
-                        quire__dtype_store(pages.dtype, to + static_cast<size_t>(i) * element,
-                                           random.normal() / scale);
+                    const int which = part / pages.kv_heads, head = part % pages.kv_heads;
+                    std::vector<float> values(static_cast<size_t>(pages.head_dim));
+                    for (float &value : values)
+                        value = random.normal();
+                    quire__row_encode(
+                        &pages, which, head, values.data(),
+                        quire__page_row(&pages, block, layer_, which, head, token % pages.block_tokens),
+                        quire__page_row_scales(&pages, block, layer_, which, head, token % pages.block_tokens));
                 }
             }
         }
