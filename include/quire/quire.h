@@ -145,6 +145,7 @@ typedef struct quire_options {
     uint32_t block_tokens; /* 1..256, a power of two */
     quire_dtype dtype;     /* of groups whose dtype is 0 */
     uint64_t device_bytes; /* arena, rounded down to whole blocks; at least two blocks */
+    uint64_t device_max_bytes; /* up to which quire_cache_resize may let the arena grow; 0: it keeps its size */
     uint64_t host_bytes;   /* host tier, rounded down to whole blocks; 0: none */
     uint32_t max_sequences;   /* open at the same time, 1..65536 */
     uint32_t max_seq_tokens;  /* longest sequence; 0: as long as the arena */
@@ -201,6 +202,15 @@ QUIRE_API quire_status quire_cache_drain(quire_cache *cache, uint64_t timeout_us
 QUIRE_API quire_status quire_cache_check(quire_cache *cache);
 /* Forgets every cached block that no sequence uses, in all tiers. */
 QUIRE_API quire_status quire_cache_clear(quire_cache *cache);
+/* Grows or shrinks the arena while sequences are open: memory is mapped behind the range of addresses that was reserved at
+ * open, or given back to the machine, in sections of whole blocks; quire_cache_options says the size that came of it, at
+ * most `device_bytes`. No pointer changes; the block tables of later steps do. Shrinking evicts what has no room by the
+ * policy, and moves the rest to the sections that stay. It waits for copies in flight, up to timeout_us, and for the last
+ * step's kernels.
+ * QUIRE_EUNSUPPORTED: opened without device_max_bytes, or the device cannot. QUIRE_ESTATE: a step is open. QUIRE_EINVAL: less
+ * than a section or more than device_max_bytes. QUIRE_EFULL: sequences hold more. QUIRE_ENOMEM, QUIRE_ETIMEOUT. Nothing has
+ * changed then. QUIRE_EDEVICE: a copy failed; no block is lost, and the arena may be somewhere between the two sizes. */
+QUIRE_API quire_status quire_cache_resize(quire_cache *cache, uint64_t device_bytes, uint64_t timeout_us);
 
 /* ---- sequences --------------------------------------------------------------------------------------------- */
 

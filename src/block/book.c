@@ -21,6 +21,7 @@
 #include "block/match.h"
 #include "block/residency.h"
 #include "block/seal.h"
+#include "block/section.h"
 
 static quire_status check_config(const quire__book_config *config)
 {
@@ -31,6 +32,9 @@ static quire_status check_config(const quire__book_config *config)
         return quire__fail(QUIRE_EINVAL, "device_slots is 0: the arena holds at least one block");
     if (nodes > INT32_MAX) /* tables hold slots as int32_t */
         return quire__fail(QUIRE_EINVAL, "%llu blocks in all tiers: at most %d", (unsigned long long)nodes, INT32_MAX);
+    if (config->section_slots > 0 && config->device_slots % config->section_slots != 0)
+        return quire__fail(QUIRE_EINVAL, "device_slots is %u, no multiple of section_slots %u", config->device_slots,
+                           config->section_slots);
     if (config->max_sequences == 0 || config->max_seq_tokens == 0)
         return quire__fail(QUIRE_EINVAL, "max_sequences is %u and max_seq_tokens %u: each is at least 1",
                            config->max_sequences, config->max_seq_tokens);
@@ -138,7 +142,7 @@ static quire__chain *chain_of(const quire__book *book, uint32_t seq)
 
 static uint32_t longest(const quire__book *book)
 {
-    uint64_t arena = (uint64_t)book->config.device_slots * book->config.block_tokens;
+    uint64_t arena = (uint64_t)quire__pool_present(&book->pool) * book->config.block_tokens;
     return arena < book->config.max_seq_tokens ? (uint32_t)arena : book->config.max_seq_tokens;
 }
 
@@ -192,7 +196,7 @@ static quire_status check_prompt(const quire__book *book, const int32_t *tokens,
     if (count > longest(book))
         return quire__fail(QUIRE_ERANGE, "the prompt has %zu tokens: a sequence may have %u (max_seq_tokens %u, an "
                            "arena of %u blocks of %u)", count, longest(book), book->config.max_seq_tokens,
-                           book->config.device_slots, book->config.block_tokens);
+                           quire__pool_present(&book->pool), book->config.block_tokens);
     return QUIRE_OK;
 }
 
@@ -336,7 +340,7 @@ quire_status quire__book_reserve(quire__book *book, uint32_t seq, const int32_t 
     if (count > longest(book) - chain->length)
         return quire__fail(QUIRE_ERANGE, "%u tokens and %zu more: a sequence may have %u (max_seq_tokens %u, an arena "
                            "of %u blocks of %u)", chain->length, count, longest(book), book->config.max_seq_tokens,
-                           book->config.device_slots, book->config.block_tokens);
+                           quire__pool_present(&book->pool), book->config.block_tokens);
     uint32_t waiting = 0;
     quire_status status = quire__chain_reserve(book, chain, (uint32_t)count, plan, &waiting);
     if (status == QUIRE_OK) {
@@ -399,6 +403,40 @@ void quire__book_expire(quire__book *book, const quire__move *move)
     quire__book_check_quick(book);
 }
 
+/* ---- the arena's size ---------------------------------------------------------------------------------------- */
+
+uint32_t quire__book_sections(const quire__book *book)
+{
+    return quire__section_count(book);
+}
+
+uint32_t quire__book_section_add(quire__book *book)
+{
+    QUIRE__ASSERT(!book->stepping);
+    uint32_t section = quire__section_add(book);
+    quire__book_check_quick(book);
+    return section;
+}
+
+quire_status quire__book_section_check(const quire__book *book, uint32_t count, uint32_t *moving)
+{
+    return quire__section_check(book, count, moving);
+}
+
+uint32_t quire__book_section_leave(quire__book *book, quire__plan *plan)
+{
+    QUIRE__ASSERT(!book->stepping);
+    return quire__section_leave(book, plan);
+}
+
+void quire__book_section_left(quire__book *book, uint32_t section, const quire__plan *plan, bool ok)
+{
+    quire__section_left(book, section, plan, ok);
+    quire__book_check_quick(book);
+}
+
+/* ---- the whole ----------------------------------------------------------------------------------------------- */
+
 void quire__book_clear(quire__book *book)
 {
     for (uint32_t domain = 0; domain < book->config.max_domains; domain++)
@@ -426,7 +464,7 @@ void quire__book_stats(const quire__book *book, quire_stats *stats)
     stats->evictions_host = counters->evictions_host;
     stats->events_lost = book->events.lost;
 
-    stats->device_total = pool->total[QUIRE_TIER_DEVICE];
+    stats->device_total = quire__pool_present(pool);
     stats->device_free = pool->free_count[QUIRE_TIER_DEVICE];
     stats->device_open = device[QUIRE__OPEN];
     stats->device_used = device[QUIRE__USED];

@@ -20,6 +20,7 @@ typedef struct quire__book quire__book;
 typedef struct quire__book_config {
     uint32_t block_tokens;
     uint32_t device_slots, host_slots; /* host_slots 0: nothing is offloaded */
+    uint32_t section_slots; /* device_slots is a multiple; 0: the arena keeps its size */
     uint32_t max_sequences, max_seq_tokens, max_domains;
     uint32_t watermark_blocks, event_capacity;
     uint64_t hash_key;
@@ -81,6 +82,13 @@ void quire__book_complete(quire__book *book, const quire__move *move, bool ok);
 /* The move's time is up but its copy may still run: whoever waits for it goes on without (a restore becomes a miss, an
  * offload is forgotten); its two slots stay taken until quire__book_complete, which still follows. */
 void quire__book_expire(quire__book *book, const quire__move *move);
+
+/* ---- the arena's size. Only outside a step; see section.h. All sections are there at open. */
+uint32_t quire__book_sections(const quire__book *book);
+uint32_t quire__book_section_add(quire__book *book);
+quire_status quire__book_section_check(const quire__book *book, uint32_t count, uint32_t *moving);
+uint32_t quire__book_section_leave(quire__book *book, quire__plan *plan);
+void quire__book_section_left(quire__book *book, uint32_t section, const quire__plan *plan, bool ok);
 
 /* ---- the whole */
 void quire__book_clear(quire__book *book);

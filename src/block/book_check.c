@@ -29,21 +29,25 @@ static bool is_sealed(const quire__book *book, uint32_t node)
 static quire_status check_slots(const quire__book *book, quire_tier tier)
 {
     const quire__pool *pool = &book->pool;
-    uint32_t unowned = 0, orphans = 0;
+    uint32_t unowned = 0, orphans = 0, missing = 0;
     for (uint32_t slot = 0; slot < pool->total[tier]; slot++) {
         uint32_t owner = pool->owner[tier][slot];
         unowned += owner == QUIRE__NONE;
         orphans += owner == QUIRE__ORPHAN;
+        missing += owner == QUIRE__MISSING;
         if (owner < pool->node_count && pool->nodes[owner].slot[tier] != slot)
             return quire__fail(QUIRE_ECORRUPT, "%s slot %u belongs to node %u, which has slot %u", tier_names[tier],
                                slot, owner, pool->nodes[owner].slot[tier]);
-        if (owner >= pool->node_count && owner < QUIRE__ORPHAN)
+        if (owner >= pool->node_count && owner < QUIRE__MISSING)
             return quire__fail(QUIRE_ECORRUPT, "%s slot %u belongs to node %u of %u", tier_names[tier], slot, owner,
                                pool->node_count);
     }
     if (unowned != pool->free_count[tier] || orphans != pool->orphans[tier])
         return quire__fail(QUIRE_ECORRUPT, "%s slots: %u free and %u orphans, counted as %u and %u", tier_names[tier],
                            unowned, orphans, pool->free_count[tier], pool->orphans[tier]);
+    if (missing != (tier == QUIRE_TIER_DEVICE ? pool->missing : 0))
+        return quire__fail(QUIRE_ECORRUPT, "%s slots: %u have no memory, counted as %u", tier_names[tier], missing,
+                           pool->missing);
 
     clear_scratch(book);
     for (uint32_t i = 0; i < pool->free_count[tier]; i++) {

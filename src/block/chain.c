@@ -80,6 +80,12 @@ static void set_slot(quire__chain *chain, uint32_t at, uint32_t slot)
     chain->changed = chain->changed < at ? chain->changed : at;
 }
 
+void quire__chain_resettle(const quire__book *book, quire__chain *chain)
+{
+    for (uint32_t i = 0; i < chain->blocks; i++)
+        set_slot(chain, i, book->pool.nodes[chain->nodes[i]].slot[QUIRE_TIER_DEVICE]);
+}
+
 bool quire__chain_refresh(quire__book *book, quire__chain *chain)
 {
     for (; chain->ready < chain->blocks; chain->ready++) {
@@ -105,7 +111,7 @@ static quire_status no_room(const quire__book *book, uint32_t need, uint32_t spa
     return quire__fail(QUIRE_EFULL,
                        "%u blocks needed; of %u, %u are free, %u cached, %u in %u sequences, %u with moves in flight%s: "
                        "close or preempt a sequence%s",
-                       need, book->config.device_slots, book->pool.free_count[QUIRE_TIER_DEVICE],
+                       need, quire__pool_present(&book->pool), book->pool.free_count[QUIRE_TIER_DEVICE],
                        standing[QUIRE__CACHED], held, book->holders, *moving,
                        spare ? ", and the watermark is kept" : "", *moving ? ", or wait for the moves" : "");
 }

@@ -17,6 +17,8 @@ void quire__chain_fork(quire__book *book, const quire__chain *chain, quire__chai
 void quire__chain_truncate(quire__book *book, quire__chain *chain, uint32_t length);
 /* Takes in what completions did: slots that became known, blocks that were lost. True: nothing is arriving any more. */
 bool quire__chain_refresh(quire__book *book, quire__chain *chain);
+/* Reads the table again after blocks have moved to other slots. */
+void quire__chain_resettle(const quire__book *book, quire__chain *chain);
 
 /* Room for `count` more tokens, all or nothing. See quire__book_reserve. */
 quire_status quire__chain_reserve(quire__book *book, quire__chain *chain, uint32_t count, quire__plan *plan,

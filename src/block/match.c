@@ -36,7 +36,7 @@ static uint32_t findable(uint32_t count)
  * whole arena that would never come. */
 static bool partial_fits(const quire__book *book, uint32_t count)
 {
-    return quire__chain_blocks_of(book, count) < book->config.device_slots;
+    return quire__chain_blocks_of(book, count) < quire__pool_present(&book->pool);
 }
 
 /* Part of a block is worth a restore when it is at least half. */

@@ -15,7 +15,7 @@
  *     from a free stack always finds a node.
  *  3. A slot that a move in flight reads or writes is not free: detaching it makes it an orphan, and the answer to the
  *     move gives it back. This holds whatever became of the node meanwhile, so that a node can be freed at any time.
- *  4. standing[tier][s] counts the owned slots whose node stands as s, and free + standings + orphans = total.
+ *  4. standing[tier][s] counts the owned slots whose node stands as s, and free + standings + orphans + missing = total.
  *     Each node carries its own last accounted standing, so an update is O(1) and needs no history.
  *
  * Both stacks start ascending and are last in, first out, and blocks are released tail first: a new prompt mostly gets
@@ -234,6 +234,54 @@ void quire__pool_transfer(quire__pool *pool, uint32_t from, uint32_t to)
     quire__pool_attach(pool, to, QUIRE_TIER_DEVICE, slot, QUIRE__RESIDENT);
 }
 
+/* ---- sections ------------------------------------------------------------------------------------------------ */
+
+/* From the last to the first, so that they are given out ascending. */
+void quire__pool_slots_show(quire__pool *pool, uint32_t first, uint32_t count)
+{
+    for (uint32_t slot = first + count; slot-- > first;)
+        if (pool->owner[QUIRE_TIER_DEVICE][slot] == QUIRE__NONE)
+            pool->free[QUIRE_TIER_DEVICE][pool->free_count[QUIRE_TIER_DEVICE]++] = slot;
+}
+
+void quire__pool_slots_add(quire__pool *pool, uint32_t first, uint32_t count)
+{
+    for (uint32_t slot = first; slot < first + count; slot++) {
+        QUIRE__ASSERT(pool->owner[QUIRE_TIER_DEVICE][slot] == QUIRE__MISSING);
+        pool->owner[QUIRE_TIER_DEVICE][slot] = QUIRE__NONE;
+    }
+    pool->missing -= count;
+    quire__pool_slots_show(pool, first, count);
+}
+
+void quire__pool_slots_hide(quire__pool *pool, uint32_t first, uint32_t count)
+{
+    uint32_t *stack = pool->free[QUIRE_TIER_DEVICE], kept = 0;
+    for (uint32_t i = 0; i < pool->free_count[QUIRE_TIER_DEVICE]; i++)
+        if (stack[i] < first || stack[i] >= first + count)
+            stack[kept++] = stack[i];
+    pool->free_count[QUIRE_TIER_DEVICE] = kept;
+}
+
+void quire__pool_slots_remove(quire__pool *pool, uint32_t first, uint32_t count)
+{
+    for (uint32_t slot = first; slot < first + count; slot++) {
+        QUIRE__ASSERT(pool->owner[QUIRE_TIER_DEVICE][slot] == QUIRE__NONE);
+        pool->owner[QUIRE_TIER_DEVICE][slot] = QUIRE__MISSING;
+    }
+    pool->missing += count;
+}
+
+void quire__pool_relocate(quire__pool *pool, uint32_t node, uint32_t slot)
+{
+    quire__node *record = &pool->nodes[node];
+    QUIRE__ASSERT(!quire__pool_in_flight(record, QUIRE_TIER_DEVICE));
+    QUIRE__ASSERT(pool->owner[QUIRE_TIER_DEVICE][slot] == QUIRE__NONE);
+    pool->owner[QUIRE_TIER_DEVICE][record->slot[QUIRE_TIER_DEVICE]] = QUIRE__NONE;
+    pool->owner[QUIRE_TIER_DEVICE][slot] = node;
+    record->slot[QUIRE_TIER_DEVICE] = slot;
+}
+
 bool quire__pool_in_flight(const quire__node *node, quire_tier tier)
 {
     uint8_t reading = tier == QUIRE_TIER_DEVICE ? QUIRE__READS_DEVICE : QUIRE__READS_HOST;
@@ -268,7 +316,8 @@ void quire__pool_account(quire__pool *pool, uint32_t node)
 bool quire__pool_balanced(const quire__pool *pool)
 {
     for (int tier = 0; tier < QUIRE__TIERS; tier++) {
-        uint64_t sum = (uint64_t)pool->free_count[tier] + pool->orphans[tier];
+        uint64_t sum = (uint64_t)pool->free_count[tier] + pool->orphans[tier] +
+                       (tier == QUIRE_TIER_DEVICE ? pool->missing : 0);
         for (int s = QUIRE__NOWHERE + 1; s < QUIRE__STANDINGS; s++)
             sum += pool->standing[tier][s];
         if (sum != pool->total[tier])

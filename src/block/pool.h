@@ -71,11 +71,13 @@ typedef struct quire__pool {
     uint32_t *free[QUIRE__TIERS];  /* stack */
     uint32_t free_count[QUIRE__TIERS];
     uint32_t orphans[QUIRE__TIERS];
+    uint32_t missing; /* device slots without memory */
     uint32_t standing[QUIRE__TIERS][QUIRE__STANDINGS];
     uint64_t *ticket; /* of a device slot: the last step that may touch it, as of its release */
 } quire__pool;
 
-#define QUIRE__ORPHAN (UINT32_MAX - 1) /* owner of a slot whose node is gone and whose move is still in flight */
+#define QUIRE__ORPHAN (UINT32_MAX - 1)  /* owner of a slot whose node is gone and whose move is still in flight */
+#define QUIRE__MISSING (UINT32_MAX - 2) /* owner of a device slot that has no memory now (section.c) */
 
 quire_status quire__pool_open(quire__pool *pool, const quire__allocator *allocator, uint32_t block_tokens,
                               uint32_t device_slots, uint32_t host_slots);
@@ -106,7 +108,20 @@ void quire__pool_account(quire__pool *pool, uint32_t node);
 bool quire__pool_in_flight(const quire__node *node, quire_tier tier);
 /* What the node's slot counts as, worked out from the node itself. */
 quire__standing quire__pool_standing(const quire__node *node, quire_tier tier);
-/* free + every standing + orphans = total, in both tiers. */
+/* Device slots [first, first + count), for section.c. Add: they were missing and are free now. Hide: the free ones among
+ * them are not given out until shown again. Remove: hidden, and owned by nobody any more; they are missing now. */
+void quire__pool_slots_add(quire__pool *pool, uint32_t first, uint32_t count);
+void quire__pool_slots_hide(quire__pool *pool, uint32_t first, uint32_t count);
+void quire__pool_slots_show(quire__pool *pool, uint32_t first, uint32_t count);
+void quire__pool_slots_remove(quire__pool *pool, uint32_t first, uint32_t count);
+/* Gives the node another device slot, taken before, for its own, which is owned by nobody then and in no stack. */
+void quire__pool_relocate(quire__pool *pool, uint32_t node, uint32_t slot);
+/* Device slots that have memory. */
+static inline uint32_t quire__pool_present(const quire__pool *pool)
+{
+    return pool->total[QUIRE_TIER_DEVICE] - pool->missing;
+}
+/* free + every standing + orphans + missing = total, in both tiers. */
 bool quire__pool_balanced(const quire__pool *pool);
 
 static inline int32_t *quire__pool_tokens(const quire__pool *pool, uint32_t node)

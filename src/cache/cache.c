@@ -9,6 +9,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/status.h"
+#include "cache/resize.h"
 
 enum {
     LEAST_WORK_TOKENS = 1024, /* work space of decode attention: so many (token, split) pairs at least */
@@ -35,6 +36,9 @@ static quire_status size_slots(quire_cache *cache)
     quire_options *options = &cache->options;
     uint64_t block = cache->layout.block_bytes;
     uint64_t device_slots = options->device_bytes / block;
+    QUIRE__TRY(quire__resize_plan(cache));
+    if (cache->sections > 0)
+        device_slots = (uint64_t)cache->sections * cache->section_slots;
     uint64_t host_slots = options->offload == QUIRE_OFFLOAD_NONE ? 0 : options->host_bytes / block;
 
     if (device_slots < 2)
@@ -42,7 +46,8 @@ static quire_status size_slots(quire_cache *cache)
                            "device_bytes is %llu, but a block of %u tokens takes %llu; give at least two blocks (%llu)",
                            (unsigned long long)options->device_bytes, options->block_tokens, (unsigned long long)block,
                            (unsigned long long)(2 * block));
-    QUIRE__TRY(check_memory(cache, QUIRE__MEMORY_DEVICE, "device_bytes", device_slots * block));
+    QUIRE__TRY(check_memory(cache, QUIRE__MEMORY_DEVICE, "device_bytes",
+                            cache->sections > 0 ? options->device_bytes : device_slots * block));
     QUIRE__TRY(check_memory(cache, QUIRE__MEMORY_PINNED, "host_bytes", host_slots * block));
     if (device_slots + host_slots > INT32_MAX / 2)
         return quire__fail(QUIRE_EINVAL, "%llu blocks of %llu bytes are more than a cache can count (%d)",
@@ -53,7 +58,8 @@ static quire_status size_slots(quire_cache *cache)
     uint64_t longest = device_slots * options->block_tokens;
     if (options->max_seq_tokens == 0 || options->max_seq_tokens > longest)
         options->max_seq_tokens = longest < INT32_MAX ? (uint32_t)longest : INT32_MAX;
-    options->device_bytes = device_slots * block;
+    if (cache->sections == 0)
+        options->device_bytes = device_slots * block;
     options->host_bytes = host_slots * block;
     return QUIRE_OK;
 }
@@ -119,9 +125,13 @@ static quire_status open_memory(quire_cache *cache)
     uint32_t pairs = 2 * cache->options.max_sequences;
     void *memory;
 
-    QUIRE__TRY(quire__device_alloc(cache->device, QUIRE__MEMORY_DEVICE,
-                                   (size_t)cache->device_slots * layout->block_bytes, &memory));
-    cache->arena = memory;
+    if (cache->sections > 0) {
+        QUIRE__TRY(quire__resize_open_arena(cache));
+    } else {
+        QUIRE__TRY(quire__device_alloc(cache->device, QUIRE__MEMORY_DEVICE,
+                                       (size_t)cache->device_slots * layout->block_bytes, &memory));
+        cache->arena = memory;
+    }
     QUIRE__TRY(send_scales(cache));
     cache->group.scales = NULL; /* the caller's array was lent for the call */
     if (!quire__device_is_cuda(cache->device))
@@ -140,6 +150,7 @@ static quire_status open_book(quire_cache *cache)
     quire__book_config config = {.block_tokens = options->block_tokens,
                                  .device_slots = cache->device_slots,
                                  .host_slots = cache->host_slots,
+                                 .section_slots = cache->section_slots,
                                  .max_sequences = options->max_sequences,
                                  .max_seq_tokens = options->max_seq_tokens,
                                  .max_domains = options->max_domains,
@@ -150,7 +161,8 @@ static quire_status open_book(quire_cache *cache)
                                  .offload = options->offload == QUIRE_OFFLOAD_WRITE_THROUGH,
                                  .allocator = cache->allocator};
 
-    return quire__book_open(&cache->book, &config);
+    QUIRE__TRY(quire__book_open(&cache->book, &config));
+    return cache->sections > 0 ? quire__resize_open_book(cache) : QUIRE_OK;
 }
 
 static quire_status open_mover(quire_cache *cache)
@@ -255,7 +267,11 @@ static void close_device(quire_cache *cache)
         return;
     quire__device_free(cache->device, QUIRE__MEMORY_DEVICE, cache->work);
     quire__device_free(cache->device, QUIRE__MEMORY_DEVICE, cache->scales);
-    quire__device_free(cache->device, QUIRE__MEMORY_DEVICE, cache->arena);
+    if (cache->sections > 0)
+        quire__resize_close_arena(cache);
+    else
+        quire__device_free(cache->device, QUIRE__MEMORY_DEVICE, cache->arena);
+    quire__device_event_close(cache->device, cache->resized);
     if (cache->stream != NULL)
         quire__device_stream_close(cache->device, cache->stream);
     quire__device_close(cache->device);
@@ -276,6 +292,7 @@ void quire_cache_close(quire_cache *cache)
     quire__memory_give(&allocator, cache->faces);
     quire__plan_close(&cache->step.plan, &allocator);
     quire__plan_close(&cache->moves, &allocator);
+    quire__plan_close(&cache->resize_plan, &allocator);
     quire__tables_close(cache->tables);
     quire__mover_close(cache->mover);
     quire__book_close(cache->book);

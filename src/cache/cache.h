@@ -15,6 +15,14 @@
 #include "device/device.h"
 #include "move/mover.h"
 
+enum { QUIRE__SECTIONS_MOST = 256 };
+
+/* Tests only: drop one protection, to prove that the tests would see it missing. */
+typedef enum quire__cache_hole {
+    QUIRE__CACHE_HOLE_NONE = 0,
+    QUIRE__CACHE_HOLE_UNMAP = 1 /* give a section's memory back without waiting for what may touch it */
+} quire__cache_hole;
+
 /* A sequence's public face: the book knows the rest under the same index. */
 typedef struct quire__face {
     uint32_t generation; /* of the handle; rises at every close */
@@ -53,7 +61,14 @@ struct quire_cache {
     char device_name[32], policy_name[32];
     quire__allocator allocator;
     quire__layout layout;
-    uint32_t device_slots, host_slots;
+    uint32_t device_slots, host_slots; /* device_slots: with those that have no memory now */
+
+    uint32_t sections, section_slots; /* of an arena that changes its size (resize.c); 0: it does not */
+    size_t section_bytes;
+    bool section_mapped[QUIRE__SECTIONS_MOST];
+    quire__plan resize_plan;
+    quire__event *resized; /* behind a section's copies */
+    uint32_t holes;
 
     quire__device *device;
     quire__stream *stream; /* what NULL stands for */

@@ -11,7 +11,6 @@
 #include <stdbool.h>
 
 #include "base/status.h"
-#include "device/device.h"
 
 typedef struct range_driver {
     CUresult (*granularity)(size_t *bytes, const CUmemAllocationProp *prop, CUmemAllocationGranularity_flags flags);
@@ -72,10 +71,10 @@ quire_status quire__cuda_range_reserve(int ordinal, size_t bytes, void **memory)
     size_t granule = 0;
     QUIRE__TRY(driver_get(ordinal, &driver));
     result = driver.granularity(&granule, &prop, CU_MEM_ALLOC_GRANULARITY_MINIMUM);
-    if (result != CUDA_SUCCESS || granule == 0 || QUIRE__GRANULE_BYTES % granule != 0)
+    if (result != CUDA_SUCCESS || granule == 0 || QUIRE__CUDA_GRANULE % granule != 0)
         return quire__fail(QUIRE_EUNSUPPORTED, "cuda:%d: memory is mapped in pieces of %zu bytes (error %d), and the arena "
-                           "needs pieces of %d", ordinal, granule, (int)result, QUIRE__GRANULE_BYTES);
-    result = driver.reserve(&address, bytes, QUIRE__GRANULE_BYTES, 0, 0);
+                           "needs pieces of %d", ordinal, granule, (int)result, QUIRE__CUDA_GRANULE);
+    result = driver.reserve(&address, bytes, QUIRE__CUDA_GRANULE, 0, 0);
     if (result != CUDA_SUCCESS)
         return quire__fail(QUIRE_ENOMEM, "cuda:%d: no addresses for %zu bytes (error %d)", ordinal, bytes, (int)result);
     *memory = (void *)(uintptr_t)address;

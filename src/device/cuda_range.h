@@ -6,6 +6,8 @@
 
 #include "quire/quire.h"
 
+enum { QUIRE__CUDA_GRANULE = 2 * 1024 * 1024 };
+
 /* As quire__device_reserve and its like say. */
 quire_status quire__cuda_range_reserve(int ordinal, size_t bytes, void **memory);
 void quire__cuda_range_release(void *memory, size_t bytes);

@@ -136,9 +136,14 @@ void quire__device_free(quire__device *device, quire__memory kind, void *memory)
         device->ops->free(device, kind, memory);
 }
 
+size_t quire__device_granule(const quire__device *device)
+{
+    return device->ops->granule;
+}
+
 quire_status quire__device_reserve(quire__device *device, size_t bytes, void **memory)
 {
-    QUIRE__ASSERT(bytes > 0 && bytes % QUIRE__GRANULE_BYTES == 0);
+    QUIRE__ASSERT(bytes > 0 && bytes % device->ops->granule == 0);
     return device->ops->reserve(device, bytes, memory);
 }
 
@@ -150,13 +155,13 @@ void quire__device_release(quire__device *device, void *memory, size_t bytes)
 
 quire_status quire__device_map(quire__device *device, void *memory, size_t bytes)
 {
-    QUIRE__ASSERT(bytes > 0 && bytes % QUIRE__GRANULE_BYTES == 0);
+    QUIRE__ASSERT(bytes > 0 && bytes % device->ops->granule == 0);
     return device->ops->map(device, memory, bytes);
 }
 
 quire_status quire__device_unmap(quire__device *device, void *memory, size_t bytes)
 {
-    QUIRE__ASSERT(bytes > 0 && bytes % QUIRE__GRANULE_BYTES == 0);
+    QUIRE__ASSERT(bytes > 0 && bytes % device->ops->granule == 0);
     return device->ops->unmap(device, memory, bytes);
 }
 

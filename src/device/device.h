@@ -49,6 +49,7 @@ typedef struct quire__device_ops {
     const char *name;
     size_t size; /* sizeof(quire__device_ops): catches a stale table */
     uint32_t capabilities;
+    size_t granule; /* of reserved ranges, bytes */
     void (*close)(quire__device *device);
     quire_status (*memory_limit)(quire__device *device, quire__memory kind, uint64_t *bytes);
     quire_status (*alloc)(quire__device *device, quire__memory kind, size_t bytes, void **memory);
@@ -84,7 +85,7 @@ void quire__device_free(quire__device *device, quire__memory kind, void *memory)
 
 /* A range of device addresses without memory behind them; memory is put behind granules of it and taken away again while
  * the rest is in use, and no address ever changes. */
-enum { QUIRE__GRANULE_BYTES = 2 * 1024 * 1024 }; /* everything below is in multiples of it */
+size_t quire__device_granule(const quire__device *device); /* everything below is in multiples of so many bytes */
 /* QUIRE_ENOMEM; QUIRE_EUNSUPPORTED: this GPU or its driver cannot. */
 quire_status quire__device_reserve(quire__device *device, size_t bytes, void **memory);
 /* The whole range, as it was reserved; nothing in it may be mapped any more. NULL is allowed. */

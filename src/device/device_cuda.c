@@ -415,6 +415,7 @@ static const quire__device_ops cuda_ops = {
     .name = "cuda",
     .size = sizeof(quire__device_ops),
     .capabilities = 0,
+    .granule = QUIRE__CUDA_GRANULE,
     .close = cuda_close,
     .memory_limit = cuda_memory_limit,
     .alloc = cuda_alloc,

@@ -16,7 +16,11 @@
 #include "device/host_pack.h"
 #include "device/parallel.h"
 
-enum { HUGE_BYTES = 2 * 1024 * 1024, ALIGNMENT = 256 };
+enum {
+    HUGE_BYTES = 2 * 1024 * 1024,
+    ALIGNMENT = 256,
+    GRANULE = 64 * 1024 /* a multiple of any page size that Linux has on its usual processors */
+};
 
 typedef struct host_device {
     quire__device base;
@@ -248,6 +252,7 @@ static const quire__device_ops host_ops = {
     .name = "host",
     .size = sizeof(quire__device_ops),
     .capabilities = QUIRE__DEVICE_CPU_VISIBLE | QUIRE__DEVICE_IMMEDIATE,
+    .granule = GRANULE,
     .close = host_close,
     .memory_limit = host_memory_limit,
     .alloc = host_alloc,

@@ -39,6 +39,7 @@
 
 enum {
     POISON = 0xff,
+    GRANULE = 256, /* small, so that small tests can map and unmap */
     QUEUE_MOST = 1024,   /* operations of a stream; a full queue makes its caller wait, as on a GPU */
     QUERIES_MOST = 32,   /* of one point before it is forced */
     PIECES_MOST = 4,     /* of one copy */
@@ -330,7 +331,7 @@ static void sim_free(quire__device *device, quire__memory kind, void *memory)
 static quire_status sim_reserve(quire__device *device, size_t bytes, void **memory)
 {
     sim_device *sim = (sim_device *)device;
-    bool *mapped = calloc(bytes / QUIRE__GRANULE_BYTES, sizeof *mapped);
+    bool *mapped = calloc(bytes / GRANULE, sizeof *mapped);
     if (mapped == NULL)
         return quire__fail(QUIRE_ENOMEM, "no memory for a reservation of the sim device");
     quire_status status = sim_alloc(device, QUIRE__MEMORY_DEVICE, bytes, memory);
@@ -338,7 +339,7 @@ static quire_status sim_reserve(quire__device *device, size_t bytes, void **memo
         free(mapped);
         return status;
     }
-    sim->memory->granule = QUIRE__GRANULE_BYTES;
+    sim->memory->granule = GRANULE;
     sim->memory->mapped = mapped;
     return QUIRE_OK;
 }
@@ -571,6 +572,7 @@ static const quire__device_ops sim_ops = {
     .name = "sim",
     .size = sizeof(quire__device_ops),
     .capabilities = QUIRE__DEVICE_CPU_VISIBLE,
+    .granule = GRANULE,
     .close = sim_close,
     .memory_limit = sim_memory_limit,
     .alloc = sim_alloc,

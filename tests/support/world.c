@@ -381,7 +381,7 @@ static bool add_member(world *w, quire_step *step, member *m, bool *late)
         m->tokens[m->target++] = (int32_t)below(w, ALPHABET);
     *late = chance(w, 25);
     quire_status status = quire_step_add(step, m->handle, *late ? NULL : m->tokens + m->length, count);
-    if (status == QUIRE_EFULL || status == QUIRE_EAGAIN)
+    if (status == QUIRE_EFULL || status == QUIRE_EAGAIN || (status == QUIRE_ERANGE && w->options->elastic))
         return true;
     m->added = count;
     return must(w, status, "add");
@@ -450,6 +450,33 @@ static bool op_rush(world *w)
     return true;
 }
 
+static void note_longest(world *w)
+{
+    const quire_options *options = quire_cache_options(w->cache);
+    uint64_t tokens = options->device_bytes / w->cache->layout.block_bytes * w->options->block_tokens;
+    w->longest = tokens < LONGEST ? (uint32_t)tokens : LONGEST;
+}
+
+/* Half of the time somewhere between, else one of the ends. */
+static bool op_resize(world *w)
+{
+    const quire_options *options = quire_cache_options(w->cache);
+    uint64_t block = w->cache->layout.block_bytes, most = options->device_max_bytes / block;
+    uint64_t blocks = chance(w, 25) ? most : 2 + below(w, (uint32_t)most - 1);
+
+    if (w->options->fail_copies && chance(w, 30))
+        quire__device_fail_copy(w->cache->device, 1);
+    quire_status status = quire_cache_resize(w->cache, blocks * block, 10000000);
+    quire__device_fail_copy(w->cache->device, 0);
+    note_longest(w);
+    w->result->resizes += status == QUIRE_OK;
+    if (status == QUIRE_EFULL || (status == QUIRE_EDEVICE && w->options->fail_copies))
+        return true;
+    return must(w, status, "resize") &&
+           (options->device_bytes == blocks * block || wrong(w, "resize took %llu blocks for %llu",
+            (unsigned long long)(options->device_bytes / block), (unsigned long long)blocks));
+}
+
 /* Flips a bit of a block that lies in the host tier with nothing in flight. */
 static void flip(void *arg, uint32_t slot)
 {
@@ -469,6 +496,8 @@ static bool operate(world *w)
 
     if (w->options->corrupt_host && chance(w, 5) && quire_cache_drain(w->cache, 1000000) == QUIRE_OK)
         quire__book_each_host_slot(w->cache->book, flip, w);
+    if (w->options->elastic && chance(w, 10))
+        return op_resize(w);
     if (dice < 40)
         return op_step(w);
     if (dice < 45)
@@ -509,6 +538,7 @@ static bool world_open(world *w)
     o.device = options->device != NULL ? options->device : device;
     o.block_tokens = options->block_tokens;
     o.device_bytes = block * options->device_blocks;
+    o.device_max_bytes = options->elastic ? 2 * o.device_bytes : 0;
     o.host_bytes = block * options->host_blocks;
     o.offload = options->host_blocks > 0 ? QUIRE_OFFLOAD_WRITE_THROUGH : QUIRE_OFFLOAD_NONE;
     o.max_sequences = MOST_SEQUENCES;
@@ -523,6 +553,7 @@ static bool world_open(world *w)
     quire__book_set_holes(w->cache->book, options->book_holes);
     quire__mover_set_holes(w->cache->mover, options->mover_holes);
     quire__tables_set_hole(w->cache->tables, options->staging_hole);
+    w->cache->holes = options->cache_holes;
     if (options->late_copies)
         quire__mover_set_timeout(w->cache->mover, 0);
     for (int i = 0; i < 2; i++)

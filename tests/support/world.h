@@ -19,14 +19,15 @@ typedef struct world_options {
     bool late_copies;  /* copies that have not ended at the first look are given up, and end later */
     bool corrupt_host; /* some host blocks change behind the cache's back */
     bool two_streams;  /* steps alternate between two streams */
-    uint32_t book_holes, mover_holes;
+    bool elastic;      /* the arena changes its size, up to twice device_blocks */
+    uint32_t book_holes, mover_holes, cache_holes;
     bool staging_hole;
 } world_options;
 
 typedef struct world_result {
     char failure[256]; /* empty: all bytes were right */
     uint64_t steps, tokens, restored_tokens, evictions, copies_on_write, restore_failures, checksum_failures,
-        deduplicated, offload_failures, late;
+        deduplicated, offload_failures, late, resizes;
 } world_result;
 
 /* Runs it to the end or to the first wrong byte. Returns true when nothing was wrong. */
