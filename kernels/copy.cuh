@@ -1,5 +1,11 @@
-/* copy.cuh: a thread block's part of copying one piece of memory to another; block_copy.cu and pieces.cu use
- * it. */
+/* copy.cuh: a thread block's part of copying words of 16 bytes from many places to many others; block_copy.cu and
+ * pieces.cu use it.
+ *
+ * Words are numbered through all that a launch copies, or all of one pair of blocks, and a thread block takes a run of
+ * them: so pieces of any size, also smaller than what a thread block moves, fill every thread. A thread has WORDS loads
+ * in flight before its first store. Eight keep few large copies at the memory's rate; two make a single page of 2 MiB
+ * 256 thread blocks, so that every multiprocessor has a part of it.
+ */
 #ifndef QUIRE_KERNELS_COPY_CUH
 #define QUIRE_KERNELS_COPY_CUH
 
@@ -8,38 +14,54 @@
 namespace qk
 {
 
-constexpr int COPY_THREADS = 256;
-/* One thread block's part of a piece: eight 16-byte words a thread. A 2 MiB page is then 64 thread blocks,
- * enough to keep half of an H100's multiprocessors busy with a single page. */
-constexpr int64_t COPY_SLICE_BYTES = COPY_THREADS * 16 * 8;
+constexpr int COPY_THREADS = 256, COPY_WORDS_FEW = 2, COPY_WORDS_MANY = 8;
+/* Thread blocks, below which threads take fewer words: eight a multiprocessor of a large GPU. */
+constexpr int64_t COPY_BLOCKS_WANTED = 1056;
 
-inline int64_t copy_slices(int64_t bytes)
+struct copy_place {
+    const unsigned char *from;
+    unsigned char *to;
+};
+
+/* Copies words first + thread, first + thread + 256, ... below `words`; place(word) says where a word is. ONCE: no one
+ * reads either side soon, so both pass the L2 cache by (.cs). */
+template <int WORDS, bool ONCE, class Place>
+__device__ __forceinline__ void copy_words(uint32_t first, uint32_t words, Place place)
 {
-    return (bytes + COPY_SLICE_BYTES - 1) / COPY_SLICE_BYTES;
+    uint4 word[WORDS] = {};
+    unsigned char *to[WORDS];
+    QK_UNROLL
+    for (int i = 0; i < WORDS; i++) {
+        const uint32_t at = first + static_cast<uint32_t>(i * COPY_THREADS) + threadIdx.x;
+        to[i] = nullptr;
+        if (at < words) {
+            const copy_place found = place(at);
+            const uint4 *from = reinterpret_cast<const uint4 *>(found.from);
+            word[i] = ONCE ? __ldcs(from) : *from;
+            to[i] = found.to;
+        }
+    }
+    QK_UNROLL
+    for (int i = 0; i < WORDS; i++) {
+        if (!to[i])
+            continue;
+        if (ONCE)
+            __stcs(reinterpret_cast<uint4 *>(to[i]), word[i]);
+        else
+            store16(to[i], word[i]);
+    }
 }
 
-/* Copies slice `slice` of `bytes`. Each byte is read and written once, so both sides stream past the L2 cache
- * (.cs). Four loads are in flight a thread before its first store. */
-__device__ __forceinline__ void copy_slice(unsigned char *destination, const unsigned char *source,
-                                           int64_t bytes, int64_t slice)
+/* Thread blocks for `words` of 16 bytes. */
+inline int64_t copy_slices(int64_t words, int words_a_thread)
 {
-    const int64_t begin = slice * COPY_SLICE_BYTES;
-    const int64_t left = bytes - begin < COPY_SLICE_BYTES ? bytes - begin : COPY_SLICE_BYTES;
-    const int words = static_cast<int>(left / 16);
-    const uint4 *from = reinterpret_cast<const uint4 *>(source + begin);
-    uint4 *to = reinterpret_cast<uint4 *>(destination + begin);
-    int i = static_cast<int>(threadIdx.x);
-    for (; i + 3 * COPY_THREADS < words; i += 4 * COPY_THREADS) {
-        uint4 word[4];
-        QK_UNROLL
-        for (int j = 0; j < 4; j++)
-            word[j] = __ldcs(from + i + j * COPY_THREADS);
-        QK_UNROLL
-        for (int j = 0; j < 4; j++)
-            __stcs(to + i + j * COPY_THREADS, word[j]);
-    }
-    for (; i < words; i += COPY_THREADS)
-        __stcs(to + i, __ldcs(from + i));
+    const int64_t slice = static_cast<int64_t>(COPY_THREADS) * words_a_thread;
+    return (words + slice - 1) / slice;
+}
+
+inline bool copy_is_large(int64_t words)
+{
+    return copy_slices(words, COPY_WORDS_MANY) >= COPY_BLOCKS_WANTED;
 }
 
 } /* namespace qk */

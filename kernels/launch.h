@@ -43,15 +43,19 @@ typedef struct quire__block_pair {
     int32_t source, destination;
 } quire__block_pair;
 
-/* Whole blocks to other blocks of the arena. No destination may be a source or another destination of the call. */
+/* Blocks to other blocks of the arena, whole, or the first tokens of each of their rows: K or V of a layer and head. No
+ * destination may be a source or another destination of the call. At most 32 GiB a pair. */
 typedef struct quire__block_copy_args {
     unsigned char *arena;
     int64_t block_stride, block_bytes; /* bytes: a multiple of 16 */
     const quire__block_pair *pairs;
     int32_t count;
+    const int32_t *tokens;           /* [count]: of each row of a pair; NULL: whole blocks, and the rest is unused */
+    int64_t row_stride, token_bytes; /* multiples of 16 */
+    int32_t rows, most_tokens;       /* of a block; at least every one of `tokens` */
 } quire__block_copy_args;
 
-/* gather: pieces of the arena side by side into staging; scatter: the way back. */
+/* gather: pieces of the arena side by side into staging; scatter: the way back. At most 32 GiB in all. */
 typedef struct quire__pieces_args {
     unsigned char *arena, *staging;
     const int64_t *offsets; /* of the pieces in the arena, bytes, multiples of 16 */

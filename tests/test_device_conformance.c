@@ -550,7 +550,11 @@ static void moves(quire__device *device)
     unsigned char *memory = put(device, stream, &all, arena, sizeof arena);
     unsigned char *staging = put(device, stream, &all, zeros, sizeof zeros);
     int64_t *device_offsets = put(device, stream, &all, offsets, sizeof offsets);
-    args.block_copy = (quire__block_copy_args){memory, BYTES, BYTES, put(device, stream, &all, pairs, sizeof pairs), 2};
+    args.block_copy = (quire__block_copy_args){.arena = memory,
+                                                .block_stride = BYTES,
+                                                .block_bytes = BYTES,
+                                                .pairs = put(device, stream, &all, pairs, sizeof pairs),
+                                                .count = 2};
     launch(device, stream, QUIRE__KERNEL_BLOCK_COPY, &args);
     args.pieces = (quire__pieces_args){memory, staging, device_offsets, 64, 4};
     launch(device, stream, QUIRE__KERNEL_GATHER, &args);
@@ -729,7 +733,11 @@ static void a_kernel_that_leaves_the_device_breaks_it_and_nothing_else(void **st
     bool done = false;
     quire_status status;
     (void)state;
-    quire__kernel_args args = {.block_copy = {b.memory[0], 1024, 1024, (quire__block_pair *)(void *)b.pinned[0], 1}};
+    quire__kernel_args args = {.block_copy = {.arena = b.memory[0],
+                                              .block_stride = 1024,
+                                              .block_bytes = 1024,
+                                              .pairs = (quire__block_pair *)(void *)b.pinned[0],
+                                              .count = 1}};
     memcpy(b.pinned[0], &pair, sizeof pair);
     assert_int_equal(quire__device_launch(device, b.a, QUIRE__KERNEL_BLOCK_COPY, &args), QUIRE_OK);
     status = quire__device_event_record(device, event, b.a);

@@ -169,67 +169,7 @@ static void append_takes_more_tokens_than_a_short_grid_dimension(void **)
     check_append(c, random);
 }
 
-/* ---- copies and tables ------------------------------------------------------------------------------- */
-
-static Bytes random_bytes(size_t count, Random &random)
-{
-    Bytes bytes(count);
-    for (unsigned char &byte : bytes)
-        byte = static_cast<unsigned char>(random.next());
-    return bytes;
-}
-
-static void block_copy_copies_whole_blocks_and_nothing_else(void **)
-{
-    need_device();
-    Random random(test_seed("block copy", 21));
-    for (const int64_t block_bytes : {16, 4096, 32768, 32784, 100000}) {
-        const int64_t stride = block_bytes + (block_bytes == 4096 ? 48 : 0);
-        const int blocks = 9;
-        Bytes host = random_bytes(static_cast<size_t>(stride * blocks), random);
-        DeviceArray<unsigned char> arena(host);
-        std::vector<quire__block_pair> pairs = {{0, 5}, {0, 1}, {8, 3}, {2, 7}};
-        DeviceArray<quire__block_pair> pairs_device(pairs);
-        quire__block_copy_args args = {host.data(), stride, block_bytes, pairs.data(), 4};
-        quire__host_block_copy(&args);
-        args.arena = arena.data();
-        args.pairs = pairs_device.data();
-        assert_int_equal(quire__cuda_block_copy(&args, nullptr), QUIRE_OK);
-        assert_true(arena.read() == host);
-    }
-}
-
-static void gather_and_scatter_move_pieces_bit_for_bit(void **)
-{
-    need_device();
-    Random random(test_seed("pieces", 22));
-    for (const int64_t piece : {16, 512, 33792}) {
-        Bytes host = random_bytes(static_cast<size_t>(piece * 12 + 160), random);
-        Bytes staging = random_bytes(static_cast<size_t>(piece * 5 + 16), random);
-        std::vector<int64_t> offsets = {piece * 3 + 16, 0, piece * 11 + 160, piece * 7 + 32, piece + 16};
-        DeviceArray<unsigned char> arena_device(host), staging_device(staging);
-        DeviceArray<int64_t> offsets_device(offsets);
-        const quire__pieces_args on_host = {host.data(), staging.data(), offsets.data(), piece, 5};
-        const quire__pieces_args on_device = {arena_device.data(), staging_device.data(),
-                                              offsets_device.data(), piece, 5};
-        quire__host_gather(&on_host);
-        assert_int_equal(quire__cuda_gather(&on_device, nullptr), QUIRE_OK);
-        assert_true(staging_device.read() == staging);
-        assert_true(arena_device.read() == host);
-
-        const Bytes others = random_bytes(staging.size(), random);
-        DeviceArray<unsigned char> others_device(others);
-        Bytes others_host = others;
-        quire__pieces_args back = on_host;
-        back.staging = others_host.data();
-        quire__host_scatter(&back);
-        back = on_device;
-        back.staging = others_device.data();
-        assert_int_equal(quire__cuda_scatter(&back, nullptr), QUIRE_OK);
-        assert_true(arena_device.read() == host);
-        assert_true(others_device.read() == others);
-    }
-}
+/* ---- tables ------------------------------------------------------------------------------------------ */
 
 static void table_changes_exactly_the_named_entries(void **)
 {
@@ -575,8 +515,6 @@ int main()
         cmocka_unit_test(append_stores_the_bits_of_the_oracle),
         cmocka_unit_test(append_reads_k_and_v_out_of_one_interleaved_tensor),
         cmocka_unit_test(append_takes_more_tokens_than_a_short_grid_dimension),
-        cmocka_unit_test(block_copy_copies_whole_blocks_and_nothing_else),
-        cmocka_unit_test(gather_and_scatter_move_pieces_bit_for_bit),
         cmocka_unit_test(table_changes_exactly_the_named_entries),
         cmocka_unit_test(decode_is_within_3e_6_of_float64),
         cmocka_unit_test(decode_bits_do_not_depend_on_the_batch),

@@ -12,6 +12,7 @@
 
 #include "base/status.h"
 #include "device/device_base.h"
+#include "device/host_copy.h"
 #include "device/host_ops.h"
 #include "device/host_pack.h"
 #include "device/parallel.h"
@@ -41,13 +42,13 @@ quire_status quire__host_launch(quire__host_attend *attend, quire__kernel kernel
     case QUIRE__KERNEL_APPEND:
         return quire__host_append_run(attend, &args->append);
     case QUIRE__KERNEL_BLOCK_COPY:
-        quire__host_block_copy(&args->block_copy);
+        quire__host_block_copy_run(quire__host_attend_parallel(attend), &args->block_copy);
         return QUIRE_OK;
     case QUIRE__KERNEL_GATHER:
-        quire__host_gather(&args->pieces);
+        quire__host_gather_run(quire__host_attend_parallel(attend), &args->pieces);
         return QUIRE_OK;
     case QUIRE__KERNEL_SCATTER:
-        quire__host_scatter(&args->pieces);
+        quire__host_scatter_run(quire__host_attend_parallel(attend), &args->pieces);
         return QUIRE_OK;
     case QUIRE__KERNEL_TABLE:
         quire__host_table(&args->table);

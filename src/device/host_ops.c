@@ -47,9 +47,15 @@ void quire__host_append(const quire__append_args *args)
 
 void quire__host_block_copy(const quire__block_copy_args *args)
 {
-    for (int32_t i = 0; i < args->count; i++)
-        memcpy(args->arena + args->pairs[i].destination * args->block_stride,
-               args->arena + args->pairs[i].source * args->block_stride, (size_t)args->block_bytes);
+    for (int32_t i = 0; i < args->count; i++) {
+        unsigned char *to = args->arena + args->pairs[i].destination * args->block_stride;
+        const unsigned char *from = args->arena + args->pairs[i].source * args->block_stride;
+        if (args->tokens == NULL)
+            memcpy(to, from, (size_t)args->block_bytes);
+        for (int32_t row = 0; args->tokens != NULL && row < args->rows; row++)
+            memcpy(to + row * args->row_stride, from + row * args->row_stride,
+                   (size_t)(args->tokens[i] * args->token_bytes));
+    }
 }
 
 void quire__host_gather(const quire__pieces_args *args)

@@ -79,6 +79,15 @@ static const char *block_copy_bounds(const quire__sim_memory *memory, const quir
         if (!block_there(memory, args->arena, args->block_stride, args->pairs[i].source) ||
             !block_there(memory, args->arena, args->block_stride, args->pairs[i].destination))
             return "block copy: a block past the arena or without memory";
+    if (args->tokens == NULL)
+        return args->block_bytes > args->block_stride ? "block copy: more than a block" : NULL;
+    if (!inside(memory, args->tokens, args->count, sizeof *args->tokens))
+        return "block copy: tokens";
+    for (int32_t i = 0; i < args->count; i++)
+        if (args->tokens[i] < 0 || args->tokens[i] > args->most_tokens)
+            return "block copy: more tokens than it was told";
+    if (args->rows * args->row_stride > args->block_stride || args->most_tokens * args->token_bytes > args->row_stride)
+        return "block copy: rows past the block";
     return NULL;
 }
 
@@ -177,8 +186,9 @@ static const char *pack_bounds(const quire__sim_memory *memory, const quire__pac
         !inside(memory, args->status, units, sizeof *args->status))
         return "pack or unpack: packed or status";
     for (int32_t i = 0; i < args->count; i++)
-        if (args->offsets[i] < 0 || args->offsets[i] > arena - args->page_bytes)
-            return "pack or unpack: a page past the arena";
+        if (args->offsets[i] < 0 || args->offsets[i] > arena - args->page_bytes ||
+            !quire__sim_there(memory, args->arena + args->offsets[i], (size_t)args->page_bytes))
+            return "pack or unpack: a page past the arena or without memory";
     return NULL;
 }
 
