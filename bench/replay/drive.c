@@ -69,7 +69,7 @@ void replay_outcome_count(replay_outcome *outcome, const replay_node *node)
     outcome->restores += node->restores;
 }
 
-static uint32_t domains_of(const replay_trace *trace)
+uint32_t replay_domains(const replay_trace *trace)
 {
     for (size_t i = 0; i < trace->request_count; i++) {
         if (trace->requests[i].domain != trace->requests[0].domain)
@@ -85,7 +85,7 @@ int replay_drive(const replay_trace *trace, const replay_setup *setup, replay_ou
                                  .policy = setup->policy,
                                  .max_sequences = 1,
                                  .longest = trace->longest + 1,
-                                 .max_domains = domains_of(trace)};
+                                 .max_domains = replay_domains(trace)};
     *outcome = (replay_outcome){0};
     drive.tokens = malloc(((size_t)trace->longest + 1) * sizeof *drive.tokens);
     if (!drive.tokens)

@@ -16,6 +16,8 @@ typedef struct replay_setup {
 } replay_setup;
 
 int replay_drive(const replay_trace *trace, const replay_setup *setup, replay_outcome *outcome, replay_error *error);
+/* As many domains as a cache needs for the trace. */
+uint32_t replay_domains(const replay_trace *trace);
 /* Takes the node's counters into the outcome. */
 void replay_outcome_count(replay_outcome *outcome, const replay_node *node);
 

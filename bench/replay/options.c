@@ -42,6 +42,16 @@ static const char help[] =
     "  --block-tokens N     (default: QUIRE_BLOCK_TOKENS, 16)\n"
     "  --no-output          leave out generated tokens: they take no room then\n"
     "  --pieces             a block is a piece of the trace, and its output is left out\n"
+    "The engine\n"
+    "  --timed              requests arrive at their times, run side by side, wait and are preempted, as in an engine\n"
+    "                       (without it they run one after another, which is fastest)\n"
+    "  --prefill-rate N     prompt tokens a second (default 20000)\n"
+    "  --decode-ms X        time of a decode step (default 20)\n"
+    "  --batch N            sequences that run at most (default 256)\n"
+    "  --step-tokens N      prompt tokens of a step at most (default 8192)\n"
+    "  --restore-rate SIZE  bytes a second from host to device (default 20G)\n"
+    "  --offload-rate SIZE  and back (default 20G)\n"
+    "  --speed X            arrivals come X times as fast (default 1)\n"
     "What to show\n"
     "  --floor              time the memory traffic that no bookkeeping can avoid, beside each replay\n"
     "  --json               one JSON object instead of tables\n"
@@ -67,6 +77,14 @@ enum {
     BLOCK_TOKENS,
     NO_OUTPUT,
     PIECES,
+    TIMED,
+    PREFILL_RATE,
+    DECODE_MS,
+    BATCH,
+    STEP_TOKENS,
+    RESTORE_RATE,
+    OFFLOAD_RATE,
+    SPEED,
     FLOOR,
     JSON,
     QUIET,
@@ -91,6 +109,14 @@ static const struct option names[] = {
     {"block-tokens", required_argument, NULL, BLOCK_TOKENS},
     {"no-output", no_argument, NULL, NO_OUTPUT},
     {"pieces", no_argument, NULL, PIECES},
+    {"timed", no_argument, NULL, TIMED},
+    {"prefill-rate", required_argument, NULL, PREFILL_RATE},
+    {"decode-ms", required_argument, NULL, DECODE_MS},
+    {"batch", required_argument, NULL, BATCH},
+    {"step-tokens", required_argument, NULL, STEP_TOKENS},
+    {"restore-rate", required_argument, NULL, RESTORE_RATE},
+    {"offload-rate", required_argument, NULL, OFFLOAD_RATE},
+    {"speed", required_argument, NULL, SPEED},
     {"floor", no_argument, NULL, FLOOR},
     {"json", no_argument, NULL, JSON},
     {"quiet", no_argument, NULL, QUIET},
@@ -185,6 +211,26 @@ static int take_small(const char *option, const char *text, uint32_t most, uint3
     return 0;
 }
 
+/* A number above 0, times `unit`. */
+static int take_real(const char *option, const char *text, double unit, double *value, replay_error *error)
+{
+    char *end;
+    double number = strtod(text, &end);
+    if (end == text || *end || !(number > 0 && number <= 1e12))
+        return replay_fail(error, "--%s is \"%.40s\"; it must be a number above 0", option, text);
+    *value = number * unit;
+    return 0;
+}
+
+static int take_rate(const char *option, const char *text, double *rate, replay_error *error)
+{
+    uint64_t bytes = 0;
+    if (take_bytes(option, text, 1, &bytes, error))
+        return -1;
+    *rate = (double)bytes;
+    return 0;
+}
+
 static int take_dtype(const char *text, uint32_t *bytes, replay_error *error)
 {
     static const struct { const char *name; uint32_t bytes; } dtypes[] = {{"f32", 4}, {"f16", 2}, {"bf16", 2}, {"fp8", 1}};
@@ -222,6 +268,19 @@ static int take_policies(char *text, replay_options *options, replay_error *erro
 
 /* ---- the line ---------------------------------------------------------------------------------------------- */
 
+static int take_engine_option(replay_engine_model *model, int option, const char *name, replay_error *error)
+{
+    switch (option) {
+    case PREFILL_RATE: return take_real(name, optarg, 1, &model->prefill_rate, error);
+    case DECODE_MS: return take_real(name, optarg, 1e-3, &model->decode_seconds, error);
+    case BATCH: return take_small(name, optarg, 65536, &model->batch, error);
+    case STEP_TOKENS: return take_small(name, optarg, 1 << 24, &model->step_tokens, error);
+    case RESTORE_RATE: return take_rate(name, optarg, &model->restore_rate, error);
+    case OFFLOAD_RATE: return take_rate(name, optarg, &model->offload_rate, error);
+    default: return take_real(name, optarg, 1, &model->speed, error);
+    }
+}
+
 static int take_trace_option(replay_options *options, int option, const char *name, replay_error *error)
 {
     uint64_t bytes = 0;
@@ -258,7 +317,10 @@ static int take_option(replay_options *options, int option, const char *name, re
     case HELP: fputs(help, stdout); exit(0);
     case VERSION: puts(quire_version_string()); exit(0);
     case '?': return replay_fail(error, "see quire-replay --help"); /* getopt has said what is wrong */
-    default: return take_trace_option(options, option, name, error);
+    case TIMED: options->timed = true; return 0;
+    case PIECE_TOKENS: case REQUESTS: case STRICT: case MEMORY: case LONGEST_LINE:
+        return take_trace_option(options, option, name, error);
+    default: return take_engine_option(&options->model, option, name, error);
     }
 }
 
@@ -275,6 +337,8 @@ static int take_defaults(replay_options *options, replay_error *error)
         .device = {{{10, REPLAY_PERCENT}}, 1},
         .host = {{{0, REPLAY_BYTES}}, 1},
         .policies = {library.policy}, .policy_count = 1,
+        .model = {.prefill_rate = 20000, .decode_seconds = 0.02, .offload_rate = 20.0 * (1 << 30),
+                  .restore_rate = 20.0 * (1 << 30), .speed = 1, .batch = 256, .step_tokens = 8192},
     };
     return 0;
 }
@@ -293,6 +357,10 @@ int replay_options_parse(replay_options *options, int argc, char **argv, replay_
     if (optind + 1 < argc)
         return replay_fail(error, "\"%s\" is one argument too many; see quire-replay --help", argv[optind + 1]);
     options->path = argv[optind];
+    if (options->timed && (options->pieces || !options->output))
+        return replay_fail(error, "--timed generates the outputs: --pieces and --no-output do not go with it");
+    if (options->timed && options->floor)
+        return replay_fail(error, "--floor is of requests one after another: it does not go with --timed");
     if (options->pieces)
         options->output = false;
     return 0;

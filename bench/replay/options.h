@@ -2,6 +2,7 @@
 #ifndef REPLAY_OPTIONS_H
 #define REPLAY_OPTIONS_H
 
+#include "engine.h"
 #include "error.h"
 #include "read.h"
 
@@ -30,6 +31,8 @@ typedef struct replay_options {
     replay_sizes device, host;
     const char *policies[REPLAY_MOST_POLICIES];
     uint32_t policy_count;
+    bool timed;
+    replay_engine_model model;
     /* what to show */
     bool json, quiet, floor;
 } replay_options;

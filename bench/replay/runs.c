@@ -6,6 +6,7 @@
 
 #include "bounds.h"
 #include "drive.h"
+#include "engine.h"
 #include "floor.h"
 #include "infer/json_write.h"
 #include "progress.h"
@@ -107,6 +108,18 @@ static void write_outcome(json_writer *json, const replay_job *job, const replay
     json_real(json, "whole_blocks_per_second", (double)o->blocks / o->whole_seconds);
 }
 
+static void write_times(json_writer *json, const replay_outcome *o)
+{
+    json_real(json, "virtual_seconds", o->virtual_seconds);
+    json_real(json, "ttft_mean_seconds", o->ttft_mean);
+    json_real(json, "ttft_p50_seconds", o->ttft_p50);
+    json_real(json, "ttft_p95_seconds", o->ttft_p95);
+    json_real(json, "ttft_p99_seconds", o->ttft_p99);
+    json_count(json, "preemptions", o->preemptions);
+    json_count(json, "most_running", o->most_running);
+    json_count(json, "most_waiting", o->most_waiting);
+}
+
 static void write_floor(json_writer *json, const replay_floor *floor, const replay_outcome *outcome)
 {
     json_begin(json, "floor", '{');
@@ -127,6 +140,8 @@ static void show_run(runs *runs, const replay_setup *setup, const replay_outcome
         json_count(&runs->json, "device_blocks", geometry->device_blocks);
         json_count(&runs->json, "host_blocks", geometry->host_blocks);
         write_outcome(&runs->json, job, o);
+        if (job->options->timed)
+            write_times(&runs->json, o);
         if (floor)
             write_floor(&runs->json, floor, o);
         json_end(&runs->json, '}');
@@ -140,6 +155,10 @@ static void show_run(runs *runs, const replay_setup *setup, const replay_outcome
            o->book_seconds * 1e6 / (double)o->requests, (double)o->blocks / o->book_seconds / 1e6);
     if (o->refused > 0)
         printf("  %" PRIu64 " requests are longer than this device tier: computed beside the cache\n", o->refused);
+    if (job->options->timed)
+        printf("  in %.0f s: first token after %.2f s in the mean, p50 %.2f, p95 %.2f, p99 %.2f; at most %u running, %u waiting; "
+               "%" PRIu64 " preempted\n", o->virtual_seconds, o->ttft_mean, o->ttft_p50, o->ttft_p95, o->ttft_p99,
+               o->most_running, o->most_waiting, o->preemptions);
     if (!floor)
         return;
     double bytes = (double)(floor->compared + floor->copied);
@@ -174,7 +193,8 @@ static int run_policy(runs *runs, const replay_geometry *geometry, const char *p
     replay_setup setup = {.geometry = *geometry, .policy = policy, .pieces = options->pieces, .output = options->output,
                           .progress = replay_progress_show, .progress_user = &progress};
     replay_progress_begin(&progress, policy, options->quiet);
-    int status = replay_drive(&runs->job->trace, &setup, &outcome, error);
+    int status = options->timed ? replay_engine(&runs->job->trace, &setup, &options->model, &outcome, error)
+                                : replay_drive(&runs->job->trace, &setup, &outcome, error);
     if (status == 0 && options->floor && !options->pieces)
         status = measure_floor(runs, &setup, &floor, error);
     replay_progress_end(&progress);
