@@ -41,6 +41,8 @@ static int serve(drive *drive, uint32_t index, replay_error *error)
     outcome->hit_host += served.hit.host;
     outcome->computed += served.computed;
     outcome->blocks += total / drive->setup->geometry.block_tokens;
+    if (drive->setup->note)
+        drive->setup->note(drive->setup->note_user, index, (uint32_t)served.hit.tokens);
     outcome->found_blocks += served.hit.tokens / drive->setup->geometry.block_tokens;
     return status;
 }

@@ -11,6 +11,8 @@ typedef struct replay_setup {
     const char *policy;
     bool pieces; /* a block is a piece; geometry.block_tokens is 1 then */
     bool output; /* generated tokens are computed, and cached, too */
+    void (*note)(void *user, uint32_t request, uint32_t hit); /* tokens that each found; NULL: nobody asks */
+    void *note_user;
     void (*progress)(void *user, uint64_t at, uint64_t of); /* requests; NULL: none */
     void *progress_user;
 } replay_setup;

@@ -1,6 +1,7 @@
 /* main.c: quire-replay. */
 #include <stdio.h>
 
+#include "curve.h"
 #include "job.h"
 #include "runs.h"
 
@@ -15,7 +16,7 @@ int main(int argc, char **argv)
     }
     int status = replay_job_open(&job, &options, &error);
     if (status == 0) {
-        status = replay_runs(&job, &error);
+        status = options.curve || options.check || options.plan ? replay_curves(&job, &error) : replay_runs(&job, &error);
         replay_job_close(&job);
     }
     if (status)

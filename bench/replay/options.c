@@ -52,6 +52,16 @@ static const char help[] =
     "  --restore-rate SIZE  bytes a second from host to device (default 20G)\n"
     "  --offload-rate SIZE  and back (default 20G)\n"
     "  --speed X            arrivals come X times as fast (default 1)\n"
+    "The curve and the plan (instead of runs at the sizes of --device and --host)\n"
+    "  --curve FILE.csv     hit ratio against capacity, 40 of them, for each policy, with the bounds; draw it with\n"
+    "                       bench/replay/plot FILE.csv OUT.svg\n"
+    "  --check N            exact runs at N of the capacities, and how far off the curve is\n"
+    "  --plan               what to buy, in words, for the first policy; from the engine's rates above and\n"
+    "  --device-price X --host-price X\n"
+    "                       of a GiB, in any money (default 20 and 1)\n"
+    "  --share N            percent of what an infinite cache finds (default 90)\n"
+    "  --ttft S             wanted time to the first token in seconds: the cheapest sizes for it\n"
+    "  --percentile N       of the requests that are to have it (default 95)\n"
     "What to show\n"
     "  --floor              time the memory traffic that no bookkeeping can avoid, beside each replay\n"
     "  --json               one JSON object instead of tables\n"
@@ -85,6 +95,14 @@ enum {
     RESTORE_RATE,
     OFFLOAD_RATE,
     SPEED,
+    CURVE,
+    CHECK,
+    PLAN,
+    DEVICE_PRICE,
+    HOST_PRICE,
+    SHARE,
+    TTFT,
+    PERCENTILE,
     FLOOR,
     JSON,
     QUIET,
@@ -117,6 +135,14 @@ static const struct option names[] = {
     {"restore-rate", required_argument, NULL, RESTORE_RATE},
     {"offload-rate", required_argument, NULL, OFFLOAD_RATE},
     {"speed", required_argument, NULL, SPEED},
+    {"curve", required_argument, NULL, CURVE},
+    {"check", required_argument, NULL, CHECK},
+    {"plan", no_argument, NULL, PLAN},
+    {"device-price", required_argument, NULL, DEVICE_PRICE},
+    {"host-price", required_argument, NULL, HOST_PRICE},
+    {"share", required_argument, NULL, SHARE},
+    {"ttft", required_argument, NULL, TTFT},
+    {"percentile", required_argument, NULL, PERCENTILE},
     {"floor", no_argument, NULL, FLOOR},
     {"json", no_argument, NULL, JSON},
     {"quiet", no_argument, NULL, QUIET},
@@ -281,6 +307,31 @@ static int take_engine_option(replay_engine_model *model, int option, const char
     }
 }
 
+static int take_part(const char *option, const char *text, double unit, double *value, replay_error *error)
+{
+    double percent = 0;
+    if (take_real(option, text, 1, &percent, error))
+        return -1;
+    if (percent > 100)
+        return replay_fail(error, "--%s is \"%.40s\"; it is a percentage, 100 at most", option, text);
+    *value = percent * unit;
+    return 0;
+}
+
+static int take_plan_option(replay_options *options, int option, const char *name, replay_error *error)
+{
+    switch (option) {
+    case CURVE: options->curve = optarg; return 0;
+    case CHECK: return take_small(name, optarg, 40, &options->check, error);
+    case PLAN: options->plan = true; return 0;
+    case DEVICE_PRICE: return take_real(name, optarg, 1, &options->prices.device, error);
+    case HOST_PRICE: return take_real(name, optarg, 1, &options->prices.host, error);
+    case SHARE: return take_part(name, optarg, 0.01, &options->prices.share, error);
+    case TTFT: return take_real(name, optarg, 1, &options->prices.ttft, error);
+    default: return take_part(name, optarg, 1, &options->prices.percentile, error);
+    }
+}
+
 static int take_trace_option(replay_options *options, int option, const char *name, replay_error *error)
 {
     uint64_t bytes = 0;
@@ -320,6 +371,8 @@ static int take_option(replay_options *options, int option, const char *name, re
     case TIMED: options->timed = true; return 0;
     case PIECE_TOKENS: case REQUESTS: case STRICT: case MEMORY: case LONGEST_LINE:
         return take_trace_option(options, option, name, error);
+    case CURVE: case CHECK: case PLAN: case DEVICE_PRICE: case HOST_PRICE: case SHARE: case TTFT: case PERCENTILE:
+        return take_plan_option(options, option, name, error);
     default: return take_engine_option(&options->model, option, name, error);
     }
 }
@@ -337,6 +390,7 @@ static int take_defaults(replay_options *options, replay_error *error)
         .device = {{{10, REPLAY_PERCENT}}, 1},
         .host = {{{0, REPLAY_BYTES}}, 1},
         .policies = {library.policy}, .policy_count = 1,
+        .prices = {.device = 20, .host = 1, .percentile = 95, .share = 0.9},
         .model = {.prefill_rate = 20000, .decode_seconds = 0.02, .offload_rate = 20.0 * (1 << 30),
                   .restore_rate = 20.0 * (1 << 30), .speed = 1, .batch = 256, .step_tokens = 8192},
     };
@@ -346,6 +400,7 @@ static int take_defaults(replay_options *options, replay_error *error)
 int replay_options_parse(replay_options *options, int argc, char **argv, replay_error *error)
 {
     int option, index = 0;
+    optind = 1; /* a test calls this more than once */
     if (take_defaults(options, error))
         return -1;
     while ((option = getopt_long(argc, argv, "", names, &index)) != -1) {

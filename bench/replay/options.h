@@ -21,6 +21,13 @@ typedef struct replay_sizes {
     uint32_t count;
 } replay_sizes;
 
+typedef struct replay_prices {
+    double device, host; /* of a GiB */
+    double ttft;         /* wanted seconds to the first token; 0: not asked */
+    double percentile;   /* of the requests that are to have it */
+    double share;        /* of what an infinite cache finds, 0..1 */
+} replay_prices;
+
 typedef struct replay_options {
     const char *path;
     replay_read_options read;
@@ -33,6 +40,11 @@ typedef struct replay_options {
     uint32_t policy_count;
     bool timed;
     replay_engine_model model;
+    /* the curve and the plan */
+    const char *curve; /* the CSV file; NULL: none */
+    uint32_t check;    /* exact runs */
+    bool plan;
+    replay_prices prices;
     /* what to show */
     bool json, quiet, floor;
 } replay_options;
