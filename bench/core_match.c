@@ -1,277 +1,328 @@
-/* core_match.c: a tree of long random prompts, and matches of their beginnings.
- *
- *   prompts   [count][LONGEST + 1]   what is asked for; the last token is left to compute
- *   copies    the same once more     what memcmp compares the prompts with
- *   table     the chained-hash alternative, over the same prompts
- *
- * Three race: the match, memcmp of the same bytes, and the chained hash. Cold, each of them starts after its own walk
- * over a large buffer. */
-#define _GNU_SOURCE 1
+/* core_match.c: a long prompt and what is done with it. What is found is checked after each operation. */
 #include "core_match.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
-#include "base/hash.h"
-#include "chained.h"
+enum { HOT = 32, COLD = 8, REPETITIONS = 5, COLD_REPETITIONS = 3, PIECES = 256, MISSES = 64, FORKS = 8 };
 
-enum {
-    LONGEST = 128 * 1024,
-    MOST_CALLS = 8, /* of one timed run */
-    FLUSH_LEAST = 128 << 20
-};
-
-typedef struct world {
-    quire_cache *cache;
-    int32_t *prompts, *copies, *found;
-    size_t count;
+/* Long prompts, one behind the other, each with one token more than is ever cached. */
+typedef struct prompts {
+    bench_world *world;
+    uint32_t count;
+    bool cold;
+    int32_t *tokens, *copies, *found;
     bench_chained *table;
-    unsigned char *flush;
-    size_t flush_bytes;
-    uint64_t seed;
-} world;
-
-typedef enum heat {
-    HOT,        /* the same prompt again; no sequence has it */
-    HOT_SHARED, /* the same, while another sequence has it */
-    COLD        /* a random prompt of the tree, from memory; no sequence has it */
-} heat;
-
-typedef struct race {
-    world *world;
-    size_t tokens, prompt;
-    uint32_t calls;
-    heat heat;
-    quire_seq seqs[MOST_CALLS];
-    quire_hit hits[MOST_CALLS];
-    int differences;
-    size_t found;
-} race;
-
-static int32_t *prompt_of(const world *world, size_t index)
-{
-    return world->prompts + index * (LONGEST + 1);
-}
-
-/* Huge pages, so that what is measured is the structures and not the TLB of our own arrays. */
-static void *take_pages(size_t bytes)
-{
-    void *memory = NULL;
-
-    if (posix_memalign(&memory, 2 << 20, bytes) != 0)
-        bench_die("no memory for %zu bytes; ask for a smaller --tree", bytes);
-    (void)madvise(memory, bytes, MADV_HUGEPAGE);
-    return memory;
-}
-
-/* ---- the world --------------------------------------------------------------------------------------------- */
-
-static void fill_tree(world *world)
-{
-    for (size_t i = 0; i < world->count; i++) {
-        quire_seq seq;
-        bench_random_tokens(&world->seed, prompt_of(world, i), LONGEST + 1);
-        bench_must(quire_seq_open(world->cache, NULL, &seq));
-        bench_prefill(world->cache, seq, prompt_of(world, i), LONGEST);
-        bench_must(quire_seq_close(world->cache, seq));
-        bench_chained_insert(world->table, prompt_of(world, i), LONGEST);
-    }
-    memcpy(world->copies, world->prompts, world->count * (LONGEST + 1) * sizeof(int32_t));
-}
-
-static void world_open(world *world, const bench_options *options)
-{
-    quire_options cache_options;
-    quire_group group;
-    long cache_bytes = sysconf(_SC_LEVEL3_CACHE_SIZE);
-
-    *world = (struct world){.seed = 1, .count = (size_t)(options->tree_tokens / LONGEST)};
-    if (world->count == 0)
-        bench_die("--tree is %llu tokens; give at least one prompt of %d", (unsigned long long)options->tree_tokens,
-                  LONGEST);
-    bench_bookkeeping(&cache_options, &group, 1);
-    size_t blocks = world->count * (LONGEST / cache_options.block_tokens);
-    bench_bookkeeping(&cache_options, &group, blocks + 1);
-    cache_options.max_sequences = MOST_CALLS + 2;
-    cache_options.max_seq_tokens = LONGEST + cache_options.block_tokens;
-    cache_options.max_step_tokens = LONGEST;
-    bench_must(quire_cache_open(&world->cache, &cache_options));
-
-    size_t prompt_bytes = world->count * (LONGEST + 1) * sizeof(int32_t);
-    world->prompts = take_pages(prompt_bytes);
-    world->copies = take_pages(prompt_bytes);
-    world->found = bench_alloc((LONGEST / cache_options.block_tokens + 1) * sizeof(int32_t));
-    world->table = bench_chained_open(blocks, cache_options.block_tokens);
-    world->flush_bytes = cache_bytes > 0 ? (size_t)cache_bytes * BENCH_FLUSH_FACTOR : FLUSH_LEAST;
-    world->flush_bytes = world->flush_bytes < FLUSH_LEAST ? FLUSH_LEAST : world->flush_bytes;
-    world->flush = take_pages(world->flush_bytes);
-    memset(world->flush, 1, world->flush_bytes);
-    fill_tree(world);
-}
-
-static void world_close(world *world)
-{
-    quire_cache_close(world->cache);
-    bench_chained_close(world->table);
-    free(world->found);
-    free(world->flush);
-    free(world->copies);
-    free(world->prompts);
-}
-
-/* ---- the racers -------------------------------------------------------------------------------------------- */
-
-static void choose(race *race)
-{
-    world *world = race->world;
-
-    if (race->heat != COLD)
-        return;
-    race->prompt = (size_t)(quire__random(&world->seed) % world->count);
-    for (size_t i = 0; i < world->flush_bytes; i += 64)
-        world->flush[i]++;
-}
-
-static void match_once(race *race, quire_seq seq, quire_hit *hit)
-{
-    bench_must(quire_seq_match(race->world->cache, seq, prompt_of(race->world, race->prompt), race->tokens + 1, hit));
-}
-
-static void match_prepare(void *arg)
-{
-    race *race = arg;
+    quire_seq seq, child;
     quire_hit hit;
-    quire_seq seq;
+    int differences;
+    size_t blocks_found;
+    volatile int32_t same;
+} prompts;
 
-    choose(race);
-    if (race->heat != COLD) {
-        bench_must(quire_seq_open(race->world->cache, NULL, &seq));
-        match_once(race, seq, &hit);
-        bench_must(quire_seq_close(race->world->cache, seq));
+static int32_t *prompt_of(const prompts *prompts, uint32_t i)
+{
+    return prompts->tokens + (size_t)(i % prompts->count) * (prompts->world->length + 1);
+}
+
+/* ---- a match and its racers ------------------------------------------------------------------------------------ */
+
+static void match_prepare(void *arg, uint32_t i)
+{
+    prompts *prompts = arg;
+    bench_world *world = prompts->world;
+
+    bench_must(quire_seq_open(world->cache, NULL, &prompts->seq));
+    if (prompts->cold) {
+        bench_world_flush(world);
+        return;
     }
-    for (uint32_t i = 0; i < race->calls; i++)
-        bench_must(quire_seq_open(race->world->cache, NULL, &race->seqs[i]));
+    quire_seq warm;
+    bench_must(quire_seq_open(world->cache, NULL, &warm));
+    bench_must(quire_seq_match(world->cache, warm, prompt_of(prompts, i), world->length + 1, &prompts->hit));
+    bench_must(quire_seq_close(world->cache, warm));
 }
 
-static void match_body(void *arg)
+static void match_body(void *arg, uint32_t i)
 {
-    race *race = arg;
+    prompts *prompts = arg;
+    bench_world *world = prompts->world;
 
-    for (uint32_t i = 0; i < race->calls; i++)
-        match_once(race, race->seqs[i], &race->hits[i]);
+    bench_must(quire_seq_match(world->cache, prompts->seq, prompt_of(prompts, i), world->length + 1, &prompts->hit));
 }
 
-static void match_finish(void *arg)
+static void match_check(const prompts *prompts)
 {
-    race *race = arg;
+    size_t length = prompts->world->length;
 
-    for (uint32_t i = 0; i < race->calls; i++) {
-        if (race->hits[i].tokens != race->tokens || race->hits[i].device != race->tokens || !race->hits[i].ready)
-            bench_die("a match of %zu tokens found %zu", race->tokens, race->hits[i].tokens);
-        bench_must(quire_seq_close(race->world->cache, race->seqs[i]));
-    }
+    if (prompts->hit.tokens != length || prompts->hit.device != length || !prompts->hit.ready)
+        bench_die("a match of %zu tokens found %zu", length, prompts->hit.tokens);
 }
 
-static void compare_body(void *arg)
+static void match_finish(void *arg, uint32_t i)
 {
-    race *race = arg;
-    const int32_t *prompt = prompt_of(race->world, race->prompt);
-    const int32_t *copy = race->world->copies + (prompt - race->world->prompts);
+    prompts *prompts = arg;
 
-    for (uint32_t i = 0; i < race->calls; i++) {
-        race->differences |= memcmp(prompt, copy, race->tokens * sizeof(int32_t));
-        __asm__ volatile("" ::: "memory"); /* else one comparison would do for all */
-    }
+    (void)i;
+    match_check(prompts);
+    bench_must(quire_seq_close(prompts->world->cache, prompts->seq));
 }
 
-static void compare_prepare(void *arg)
+static void compare_body(void *arg, uint32_t i)
 {
-    race *race = arg;
+    prompts *prompts = arg;
+    const int32_t *prompt = prompt_of(prompts, i);
 
-    choose(race);
-    if (race->heat != COLD)
-        compare_body(race);
+    prompts->differences |=
+        memcmp(prompt, prompts->copies + (prompt - prompts->tokens), prompts->world->length * sizeof(int32_t));
+    __asm__ volatile("" ::: "memory"); /* else one comparison would do for all */
 }
 
-static void compare_finish(void *arg)
+static void compare_prepare(void *arg, uint32_t i)
 {
-    race *race = arg;
+    prompts *prompts = arg;
 
-    if (race->differences != 0)
-        bench_die("the copy of prompt %zu is none", race->prompt);
+    if (prompts->cold)
+        bench_world_flush(prompts->world);
+    else
+        compare_body(arg, i);
 }
 
-static void chained_body(void *arg)
+static void chained_body(void *arg, uint32_t i)
 {
-    race *race = arg;
-    world *world = race->world;
+    prompts *prompts = arg;
 
-    for (uint32_t i = 0; i < race->calls; i++)
-        race->found =
-            bench_chained_match(world->table, prompt_of(world, race->prompt), race->tokens, world->found);
+    prompts->blocks_found =
+        bench_chained_match(prompts->table, prompt_of(prompts, i), prompts->world->length, prompts->found);
 }
 
-static void chained_prepare(void *arg)
+static void chained_prepare(void *arg, uint32_t i)
 {
-    race *race = arg;
+    prompts *prompts = arg;
 
-    choose(race);
-    if (race->heat != COLD)
-        chained_body(race);
+    if (prompts->cold)
+        bench_world_flush(prompts->world);
+    else
+        chained_body(arg, i);
 }
 
-static void chained_finish(void *arg)
+static void race_match(prompts *prompts, const char *name)
 {
-    race *race = arg;
-
-    if (race->found != race->tokens / quire_cache_options(race->world->cache)->block_tokens)
-        bench_die("the chained hash found %zu blocks of %zu tokens", race->found, race->tokens);
-}
-
-static void run(world *world, const bench_options *options, bench_report *report, size_t tokens, heat heat)
-{
-    static const char *const names[] = {"match, hot", "match, hot, shared", "match, cold"};
-    race races[3];
-    char size[16];
-
-    for (int i = 0; i < 3; i++)
-        races[i] = (race){.world = world, .tokens = tokens, .calls = heat == HOT_SHARED ? MOST_CALLS : 1, .heat = heat};
-    quire_seq holder = 0;
-    if (heat == HOT_SHARED) {
-        bench_must(quire_seq_open(world->cache, NULL, &holder));
-        match_once(&races[0], holder, &races[0].hits[0]);
-    }
-    double calls = races[0].calls;
-    bench_racer racers[] = {
-        bench_enter(match_prepare, match_body, match_finish, &races[0], calls),
-        bench_enter(compare_prepare, compare_body, compare_finish, &races[1], calls),
-        bench_enter(chained_prepare, chained_body, chained_finish, &races[2], calls),
+    uint32_t operations = prompts->cold ? COLD : HOT;
+    bench_series series[] = {
+        {.prepare = match_prepare, .body = match_body, .finish = match_finish, .arg = prompts, .operations = 1},
+        {.prepare = compare_prepare, .body = compare_body, .arg = prompts, .operations = 1},
+        {.prepare = chained_prepare, .body = chained_body, .arg = prompts, .operations = 1},
     };
-    bench_race(&options->effort, racers, 3);
-    bench_figure figure = {.unit = "us",
-                           .value = bench_scale(racers[0].sample, 1e6),
-                           .limit = bench_scale(racers[1].sample, 1e6),
-                           .baseline = bench_scale(racers[2].sample, 1e6),
-                           .limit_name = "memcmp of the tokens",
-                           .baseline_name = "chained hash"};
-    snprintf(figure.name, sizeof figure.name, "%s", names[heat]);
-    snprintf(figure.size, sizeof figure.size, "%s tokens", bench_count(size, sizeof size, tokens));
-    bench_report_figure(report, &figure);
-    if (heat == HOT_SHARED)
-        bench_must(quire_seq_close(world->cache, holder));
+
+    bench_series_run(series, 3, operations, prompts->cold ? COLD_REPETITIONS : REPETITIONS);
+    if (prompts->differences != 0 || prompts->blocks_found != prompts->world->path)
+        bench_die("a copy of a prompt is none, or the chained hash found %zu blocks of %u", prompts->blocks_found,
+                  prompts->world->path);
+    bench_world_report(prompts->world, name, "us", 1e6, series, 3, "memcmp of the tokens");
 }
 
-void bench_core_match(const bench_options *options, bench_report *report)
-{
-    static const size_t lengths[] = {4 * 1024, 32 * 1024, LONGEST};
-    world world;
+/* ---- prompts --------------------------------------------------------------------------------------------------- */
 
-    world_open(&world, options);
-    for (heat heat = HOT; heat <= COLD; heat++)
-        for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++)
-            run(&world, options, report, lengths[i], heat);
-    world_close(&world);
+static void prompts_open(prompts *prompts, bench_world *world, uint32_t count)
+{
+    size_t each = world->length + 1, bytes = count * each * sizeof(int32_t);
+
+    *prompts = (struct prompts){.world = world, .count = count};
+    prompts->tokens = bench_alloc(bytes);
+    prompts->copies = bench_alloc(bytes);
+    prompts->found = bench_alloc((world->path + 1) * sizeof(int32_t));
+    prompts->table = bench_chained_open((size_t)count * world->path, world->block_tokens);
+    bench_random_tokens(&world->seed, prompts->tokens, count * each);
+    memcpy(prompts->copies, prompts->tokens, bytes);
+    for (uint32_t i = 0; i < count; i++)
+        bench_chained_insert(prompts->table, prompt_of(prompts, i), world->length);
+}
+
+static void prompts_close(prompts *prompts)
+{
+    bench_chained_close(prompts->table);
+    free(prompts->found);
+    free(prompts->copies);
+    free(prompts->tokens);
+}
+
+static void cache_all(prompts *prompts)
+{
+    for (uint32_t i = 0; i < prompts->count; i++)
+        bench_world_ensure(prompts->world, prompt_of(prompts, i), prompts->world->length);
+}
+
+/* The prompt grows by requests that each add a piece; between them other requests take a block each, so that a piece's
+ * blocks do not follow those of the last. */
+static void cache_in_pieces(prompts *prompts)
+{
+    bench_world *world = prompts->world;
+    uint32_t piece = (world->path / PIECES > 0 ? world->path / PIECES : 1) * world->block_tokens;
+
+    for (uint32_t done = 0; done < world->length;) {
+        int32_t other[256 + 1];
+        bench_random_tokens(&world->seed, other, world->block_tokens);
+        bench_world_ensure(world, other, world->block_tokens);
+        done = world->length - done > piece ? done + piece : world->length;
+        bench_world_ensure(world, prompts->tokens, done);
+    }
+}
+
+/* ---- a miss ---------------------------------------------------------------------------------------------------- */
+
+static void miss_prepare(void *arg, uint32_t i)
+{
+    prompts *prompts = arg;
+
+    (void)i;
+    prompts->tokens[0] = -1 - prompts->tokens[0]; /* a first block that is nowhere */
+    bench_must(quire_seq_open(prompts->world->cache, NULL, &prompts->seq));
+}
+
+static void miss_finish(void *arg, uint32_t i)
+{
+    prompts *prompts = arg;
+
+    (void)i;
+    prompts->tokens[0] = -1 - prompts->tokens[0];
+    if (prompts->hit.tokens != 0)
+        bench_die("a match of what was never there found %zu tokens", prompts->hit.tokens);
+    bench_must(quire_seq_close(prompts->world->cache, prompts->seq));
+}
+
+static void one_block_body(void *arg, uint32_t i)
+{
+    prompts *prompts = arg;
+
+    (void)i;
+    prompts->same = memcmp(prompts->tokens, prompts->copies, prompts->world->block_tokens * sizeof(int32_t));
+    __asm__ volatile("" ::: "memory");
+}
+
+/* The last row of these prompts. */
+static void race_miss(prompts *prompts)
+{
+    bench_series series[] = {
+        {.prepare = miss_prepare, .body = match_body, .finish = miss_finish, .arg = prompts, .operations = 1},
+        {.body = one_block_body, .arg = prompts, .operations = 1},
+    };
+
+    prompts->count = 1;
+    bench_series_run(series, 2, MISSES, REPETITIONS);
+    bench_world_report(prompts->world, "miss", "us", 1e6, series, 2, "memcmp of one block");
+}
+
+/* ---- what follows a match ---------------------------------------------------------------------------------------- */
+
+static void admit_body(void *arg, uint32_t i)
+{
+    prompts *prompts = arg;
+    bench_world *world = prompts->world;
+
+    match_body(arg, i);
+    bench_must(quire_step_begin(world->cache, NULL, &world->step));
+    bench_must(quire_step_add(world->step, prompts->seq, prompt_of(prompts, i) + world->length, 1));
+}
+
+static void admit_finish(void *arg, uint32_t i)
+{
+    prompts *prompts = arg;
+
+    quire_step_cancel(prompts->world->step);
+    match_finish(arg, i);
+}
+
+static void matched_prepare(void *arg, uint32_t i)
+{
+    match_prepare(arg, i);
+    match_body(arg, i);
+    match_check(arg);
+}
+
+static void close_body(void *arg, uint32_t i)
+{
+    prompts *prompts = arg;
+
+    (void)i;
+    bench_must(quire_seq_close(prompts->world->cache, prompts->seq));
+}
+
+static void fork_body(void *arg, uint32_t i)
+{
+    prompts *prompts = arg;
+
+    (void)i;
+    bench_must(quire_seq_fork(prompts->world->cache, prompts->seq, &prompts->child));
+}
+
+static void fork_finish(void *arg, uint32_t i)
+{
+    prompts *prompts = arg;
+    quire_seq_info info;
+
+    bench_must(quire_seq_get(prompts->world->cache, prompts->child, &info));
+    if (info.length != prompts->world->length)
+        bench_die("a fork has %zu tokens of %u", info.length, prompts->world->length);
+    bench_must(quire_seq_close(prompts->world->cache, prompts->child));
+    close_body(arg, i);
+}
+
+static void race_lifetime(prompts *prompts)
+{
+    bench_stream table;
+
+    bench_series admit[] = {
+        {.prepare = match_prepare, .body = admit_body, .finish = admit_finish, .arg = prompts, .operations = 1},
+        {.prepare = compare_prepare, .body = compare_body, .arg = prompts, .operations = 1},
+    };
+    bench_series_run(admit, 2, HOT, REPETITIONS);
+    bench_world_report(prompts->world, "admit after a full hit", "us", 1e6, admit, 2, "memcmp of the tokens");
+
+    bench_stream_open(&table, prompts->world->path * sizeof(int32_t), 1);
+    bench_series fork[] = {
+        {.prepare = matched_prepare, .body = fork_body, .finish = fork_finish, .arg = prompts, .operations = 1},
+        bench_stream_series(&table, 1),
+    };
+    bench_series_run(fork, 2, FORKS, REPETITIONS);
+    bench_world_report(prompts->world, "fork", "us", 1e6, fork, 2, "copy of the table");
+
+    bench_series release[] = {
+        {.prepare = matched_prepare, .body = close_body, .arg = prompts, .operations = 1},
+        bench_stream_series(&table, 1),
+    };
+    bench_series_run(release, 2, HOT, REPETITIONS);
+    bench_world_report(prompts->world, "free", "us", 1e6, release, 2, "copy of the table");
+    bench_stream_close(&table);
+}
+
+void bench_core_match(bench_world *world)
+{
+    uint64_t fit = world->blocks / world->path - (world->blocks % world->path > world->path / 8 ? 0 : 1);
+    prompts prompts;
+    quire_seq holder;
+
+    prompts_open(&prompts, world, fit < 1 ? 1 : fit < COLD ? (uint32_t)fit : COLD);
+    cache_all(&prompts);
+    race_match(&prompts, "match, hot");
+    bench_must(quire_seq_open(world->cache, NULL, &holder));
+    bench_must(quire_seq_match(world->cache, holder, prompts.tokens, world->length + 1, &prompts.hit));
+    uint32_t all = prompts.count;
+    prompts.count = 1; /* the one that is held */
+    race_match(&prompts, "match, hot, shared");
+    bench_must(quire_seq_close(world->cache, holder));
+    prompts.count = all;
+    prompts.cold = true;
+    race_match(&prompts, "match, cold");
+    prompts.cold = false;
+    race_lifetime(&prompts);
+    race_miss(&prompts);
+    prompts_close(&prompts);
+
+    prompts_open(&prompts, world, 1);
+    cache_in_pieces(&prompts);
+    race_match(&prompts, "match, hot, of 256 requests");
+    prompts.cold = true;
+    race_match(&prompts, "match, cold, of 256 requests");
+    prompts_close(&prompts);
 }

@@ -1,12 +1,10 @@
-/* core_match.h: finding a prompt, with everything in the CPU's caches and with nothing there. */
+/* core_match.h: finding a prompt, with everything in the CPU's caches and with nothing there; and what else is done to a
+ * long sequence that was found. */
 #ifndef BENCH_CORE_MATCH_H
 #define BENCH_CORE_MATCH_H
 
-#include "kit.h"
-#include "report.h"
+#include "core_world.h"
 
-enum { BENCH_FLUSH_FACTOR = 4 }; /* memory walked between cold calls, in last-level caches */
-
-void bench_core_match(const bench_options *options, bench_report *report);
+void bench_core_match(bench_world *world);
 
 #endif

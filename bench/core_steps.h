@@ -1,10 +1,15 @@
-/* core_steps.h: what a step, a fork, a rollback and an eviction cost. */
+/* core_steps.h: what taking, sealing and evicting blocks costs, and a step of many short sequences. */
 #ifndef BENCH_CORE_STEPS_H
 #define BENCH_CORE_STEPS_H
 
-#include "kit.h"
-#include "report.h"
+#include "core_world.h"
 
-void bench_core_steps(const bench_options *options, bench_report *report);
+/* Of an empty cache. */
+void bench_core_take(bench_world *world);
+/* Of a full one. */
+void bench_core_evict(bench_world *world);
+void bench_core_decode(bench_world *world);
+/* Bytes of bookkeeping a block. */
+void bench_core_memory(bench_world *world);
 
 #endif

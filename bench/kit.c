@@ -6,6 +6,7 @@
 
 #include "base/hash.h"
 #include "cache/layout.h"
+#include "device/device_host.h"
 
 void bench_die(const char *format, ...)
 {
@@ -33,6 +34,11 @@ void *bench_alloc(size_t bytes)
     if (memory == NULL)
         bench_die("no memory for %zu bytes", bytes);
     return memory;
+}
+
+uint64_t bench_memory(void)
+{
+    return quire__host_memory_limit();
 }
 
 void bench_random_tokens(uint64_t *seed, int32_t *tokens, size_t count)

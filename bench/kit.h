@@ -2,6 +2,7 @@
 #ifndef BENCH_KIT_H
 #define BENCH_KIT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,7 +14,9 @@ typedef struct bench_options {
     const char *json; /* NULL: none */
     uint32_t layers, kv_heads, head_dim, query_heads;
     uint32_t batch, context; /* of decode attention; 0: a list of both */
-    uint64_t tree_tokens;    /* of the cold match's tree */
+    uint64_t blocks;         /* of core's arena; 0: a list */
+    uint32_t block_tokens;   /* of core's blocks; 0: a list */
+    bool full;               /* core: every arena with every block size */
 } bench_options;
 
 /* Says why on stderr and exits with 1. */
@@ -22,6 +25,8 @@ _Noreturn void bench_die(const char *format, ...) __attribute__((format(printf, 
 void bench_must(quire_status status);
 
 void *bench_alloc(size_t bytes);
+/* Bytes that this program may use. */
+uint64_t bench_memory(void);
 /* The same numbers in every run. */
 void bench_random_tokens(uint64_t *seed, int32_t *tokens, size_t count);
 /* Options of a cache on the host whose KV is as small as can be; the caller sets the rest. `group` must outlive

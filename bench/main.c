@@ -25,7 +25,10 @@ static const char usage[] =
     "  --seconds S        most seconds a figure, once it has 5 rounds, 1..3600 (default 5)\n"
     "  --help             this text\n"
     "core:\n"
-    "  --tree TOKENS      tokens in the tree that cold matches search, 128k..256M (default 16M)\n"
+    "  --full             arenas of 10k, 1M and 16M blocks with blocks of 1, 8, 16, 32, 64 and 128 tokens each;\n"
+    "                     default: each arena with 16 tokens, and 1M blocks with each size\n"
+    "  --blocks N --block-tokens N\n"
+    "                     this arena, this block size only, of the above\n"
     "device, ceilings:\n"
     "  --layers N --kv-heads N --query-heads N --head-dim N\n"
     "                     the model (default 32, 8, 32, 128: that of Llama-3-8B)\n"
@@ -57,7 +60,8 @@ static uint64_t number(const char *option, const char *text, uint64_t least, uin
 static const struct option names[] = {
     {"json", required_argument, NULL, 'j'},        {"runs", required_argument, NULL, 'r'},
     {"seconds", required_argument, NULL, 's'},     {"help", no_argument, NULL, 'h'},
-    {"tree", required_argument, NULL, 't'},        {"layers", required_argument, NULL, 'l'},
+    {"full", no_argument, NULL, 'f'},              {"blocks", required_argument, NULL, 'n'},
+    {"block-tokens", required_argument, NULL, 't'}, {"layers", required_argument, NULL, 'l'},
     {"kv-heads", required_argument, NULL, 'k'},    {"head-dim", required_argument, NULL, 'd'},
     {"query-heads", required_argument, NULL, 'q'}, {"batch", required_argument, NULL, 'b'},
     {"context", required_argument, NULL, 'c'},     {NULL, 0, NULL, 0},
@@ -69,7 +73,9 @@ static void take(bench_options *options, int letter, const char *name)
     case 'j': options->json = optarg; break;
     case 'r': options->effort.runs = (uint32_t)number(name, optarg, 5, 1001); break;
     case 's': options->effort.seconds = (double)number(name, optarg, 1, 3600); break;
-    case 't': options->tree_tokens = number(name, optarg, 128 << 10, 256 << 20); break;
+    case 'f': options->full = true; break;
+    case 'n': options->blocks = number(name, optarg, 1 << 10, 16 << 20); break;
+    case 't': options->block_tokens = (uint32_t)number(name, optarg, 1, 128); break;
     case 'l': options->layers = (uint32_t)number(name, optarg, 1, 1024); break;
     case 'k': options->kv_heads = (uint32_t)number(name, optarg, 1, 1024); break;
     case 'd': options->head_dim = (uint32_t)number(name, optarg, 8, 512); break;
@@ -87,8 +93,7 @@ int main(int argc, char **argv)
                              .layers = 32,
                              .kv_heads = 8,
                              .head_dim = 128,
-                             .query_heads = 32,
-                             .tree_tokens = 16 << 20};
+                             .query_heads = 32};
     int letter, index = 0;
 
     while ((letter = getopt_long(argc, argv, "", names, &index)) != -1)

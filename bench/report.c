@@ -11,7 +11,7 @@
 #include "kit.h"
 #include "targets.h"
 
-enum { MOST_FIGURES = 256, MOST_NOTES = 32, MOST_SETTINGS = 32, TEXT = 240 };
+enum { MOST_FIGURES = 384, MOST_NOTES = 40, MOST_SETTINGS = 32, TEXT = 240 };
 
 struct bench_report {
     const char *program;
@@ -85,10 +85,12 @@ static const char *number(char *text, size_t capacity, double value)
 
 static void print_sample(int width, bench_sample sample)
 {
-    char median[32], least[32], most[32], text[110];
+    char median[32], least[32], p99[32], most[32], text[150];
 
-    snprintf(text, sizeof text, "%s (%s..%s)", number(median, sizeof median, sample.median),
-             number(least, sizeof least, sample.least), number(most, sizeof most, sample.most));
+    snprintf(text, sizeof text, sample.p99 > 0 ? "%s (%s..%s, %s)" : "%s (%s..%s)",
+             number(median, sizeof median, sample.median), number(least, sizeof least, sample.least),
+             number(p99, sizeof p99, sample.p99 > 0 ? sample.p99 : sample.most),
+             number(most, sizeof most, sample.most));
     printf(" %*s", width, sample.runs == 0 ? "" : text);
 }
 
@@ -141,7 +143,7 @@ void bench_report_figure(bench_report *report, const bench_figure *figure)
     if (report->figure_count == MOST_FIGURES)
         bench_die("more than %d figures in one report", MOST_FIGURES);
     if (report->figure_count == 0)
-        printf("\n%-30s %-22s %-8s %26s %26s %8s  %s\n", "what", "size", "unit", "median (least..most)", "limit",
+        printf("\n%-30s %-22s %-8s %26s %26s %8s  %s\n", "what", "size", "unit", "median (least..most; of series ..p99, most)", "limit",
                "of limit", "limit is; alternative");
     report->figures[report->figure_count++] = *figure;
     print_figure(figure, report->targets);
@@ -176,8 +178,11 @@ static void json_text(FILE *file, const char *text)
 
 static void json_sample(FILE *file, const char *name, bench_sample sample)
 {
-    fprintf(file, ", \"%s\": {\"median\": %.6g, \"least\": %.6g, \"most\": %.6g, \"runs\": %u}", name, sample.median,
+    fprintf(file, ", \"%s\": {\"median\": %.6g, \"least\": %.6g, \"most\": %.6g, \"runs\": %u", name, sample.median,
             sample.least, sample.most, (unsigned)sample.runs);
+    if (sample.p99 > 0)
+        fprintf(file, ", \"p99\": %.6g", sample.p99);
+    fprintf(file, "}");
 }
 
 static void json_target(FILE *file, const bench_figure *figure)

@@ -80,10 +80,17 @@ void bench_race(const bench_effort *effort, bench_racer *racers, size_t count)
 
 bench_sample bench_scale(bench_sample sample, double factor)
 {
-    return (bench_sample){sample.median * factor, sample.least * factor, sample.most * factor, sample.runs};
+    return (bench_sample){.median = sample.median * factor,
+                          .least = sample.least * factor,
+                          .most = sample.most * factor,
+                          .runs = sample.runs,
+                          .p99 = sample.p99 * factor};
 }
 
 bench_sample bench_rate(bench_sample sample, double amount)
 {
-    return (bench_sample){amount / sample.median, amount / sample.most, amount / sample.least, sample.runs};
+    return (bench_sample){.median = amount / sample.median,
+                          .least = amount / sample.most,
+                          .most = amount / sample.least,
+                          .runs = sample.runs};
 }

@@ -11,6 +11,7 @@
 typedef struct bench_sample {
     double median, least, most;
     uint32_t runs; /* 0: not measured */
+    double p99;    /* of operations, where each was timed (series.h); else 0 */
 } bench_sample;
 
 typedef struct bench_effort {
