@@ -85,12 +85,46 @@ static void test_a_product_is_added_to_what_was_there(void **state)
     }
 }
 
+static void test_a_panel_in_eight_bits_has_the_products_of_the_floats_it_stands_for(void **state)
+{
+    (void)state;
+    enum { COLUMNS = 96 };
+    static float panel[MOST_PANEL * COLUMNS], x[MOST_TOKENS * COLUMNS];
+    static uint8_t small[MOST_PANEL * COLUMNS * 2];
+    static float whole[MOST_TOKENS * MOST_PANEL], eight[MOST_TOKENS * MOST_PANEL];
+    const host_kernels *sets[3];
+    uint64_t random = 4;
+    for (size_t i = 0, count = kernel_sets(sets); i < count; i++) {
+        const host_kernels *k = sets[i];
+        fill(x, MOST_TOKENS * COLUMNS, &random);
+        uint8_t *to = small;
+        for (uint32_t c = 0; c < COLUMNS; c += HOST_Q8_COLUMNS, to += k->panel * (sizeof(float) + HOST_Q8_COLUMNS))
+            for (uint32_t r = 0; r < k->panel; r++) {
+                float scale, values[HOST_Q8_COLUMNS];
+                fill(&scale, 1, &random);
+                fill(values, HOST_Q8_COLUMNS, &random);
+                scale = (float)(int)(scale * 1024) / 4096; /* as many bits as a half has */
+                memcpy(to + r * sizeof scale, &scale, sizeof scale);
+                for (uint32_t j = 0; j < HOST_Q8_COLUMNS; j++) {
+                    int8_t value = (int8_t)(values[j] * 127);
+                    to[k->panel * (sizeof scale + j) + r] = (uint8_t)value;
+                    panel[(c + j) * k->panel + r] = scale * (float)value;
+                }
+            }
+        for (uint32_t tokens = 1; tokens <= MOST_TOKENS; tokens++) {
+            k->matmul(panel, COLUMNS, x, COLUMNS, whole, k->panel, tokens, false);
+            k->matmul_q8(small, COLUMNS, x, COLUMNS, eight, k->panel, tokens);
+            assert_memory_equal(eight, whole, tokens * k->panel * sizeof(float));
+        }
+    }
+}
+
 static void test_row_operations_are_right_to_float_precision(void **state)
 {
     (void)state;
     enum { WIDTH = 77, HEADS = 3, DIM = 16 };
     const host_kernels *sets[3];
-    float x[2 * WIDTH], gain[WIDTH], y[WIDTH], turns[DIM], heads[HEADS * DIM], turned[HEADS * DIM];
+    float x[2 * WIDTH], gain[WIDTH], y[WIDTH], sum[WIDTH], turns[DIM], heads[HEADS * DIM], turned[HEADS * DIM];
     uint64_t random = 3;
     for (size_t i = 0, count = kernel_sets(sets); i < count; i++) {
         const host_kernels *k = sets[i];
@@ -99,15 +133,24 @@ static void test_row_operations_are_right_to_float_precision(void **state)
         fill(gain, WIDTH, &random);
         for (int j = 0; j < WIDTH; j++) x[j] *= j < 4 ? 200.0f : 20.0f;
         for (int j = 0; j < WIDTH; j++) squares += (double)x[j] * (double)x[j];
-        k->norm(x, gain, 1e-5f, y, WIDTH);
+        k->norm(x, gain, 1e-5f, y, WIDTH, false);
         for (int j = 0; j < WIDTH; j++) {
             double want = (double)x[j] / sqrt(squares / WIDTH + 1e-5) * (double)gain[j];
             assert_true(fabs((double)y[j] - want) <= 1e-6 * fabs(want) + 1e-9);
         }
+        memcpy(sum, x + WIDTH, sizeof sum);
+        k->norm(x, gain, 1e-5f, sum, WIDTH, true);
+        for (int j = 0; j < WIDTH; j++) assert_true(fabs((double)sum[j] - (double)x[WIDTH + j] - (double)y[j]) < 1e-5);
         k->swiglu(x, x + WIDTH, y, WIDTH);
         for (int j = 0; j < WIDTH; j++) {
             double want = (double)x[j] / (1 + exp(-(double)x[j])) * (double)x[WIDTH + j];
             assert_true(fabs((double)y[j] - want) <= 1e-6 * fabs(want) + 1e-30);
+        }
+        k->geglu(x, x + WIDTH, y, WIDTH);
+        for (int j = 0; j < WIDTH; j++) {
+            double gate = (double)x[j], u = sqrt(2 / acos(-1.0)) * (gate + 0.044715 * gate * gate * gate);
+            double want = gate / (1 + exp(-2 * u)) * (double)x[WIDTH + j];
+            assert_true(fabs((double)y[j] - want) <= 1e-5 * fabs(want) + 1e-30);
         }
         fill(heads, HEADS * DIM, &random);
         fill(turns, DIM, &random);
@@ -159,6 +202,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_token_has_the_same_product_in_a_tile_of_any_height_at_any_place),
         cmocka_unit_test(test_a_product_is_added_to_what_was_there),
+        cmocka_unit_test(test_a_panel_in_eight_bits_has_the_products_of_the_floats_it_stands_for),
         cmocka_unit_test(test_row_operations_are_right_to_float_precision),
         cmocka_unit_test(test_every_index_of_a_loop_runs_once),
     };

@@ -34,27 +34,47 @@ void expect_close(float got, double expected) {
         fail_msg("%g is not %g", static_cast<double>(got), expected);
 }
 
-void pick_copies_the_chosen_rows(void **) {
+void pick_copies_and_scales_the_chosen_rows(void **) {
     const std::vector<float> x = noise(10 * 100, 1);
     const std::vector<int32_t> rows = {7, 0, 7, 9};
     std::vector<float> y(4 * 96, -1.0f);
-    assert_int_equal(cuda_pick(x.data(), 100, rows.data(), 4, 90, y.data(), 96, nullptr), 0);
+    assert_int_equal(cuda_pick(x.data(), 100, rows.data(), 4, 90, 2.5f, y.data(), 96, nullptr), 0);
     for (size_t i = 0; i < 4; i++)
         for (size_t c = 0; c < 96; c++)
-            assert_true(y[i * 96 + c] == (c < 90 ? x[rows[i] * 100 + c] : -1.0f));
+            assert_true(y[i * 96 + c] == (c < 90 ? x[rows[i] * 100 + c] * 2.5f : -1.0f));
 }
 
 void norm_divides_by_the_root_mean_square(void **) {
     const std::vector<float> x = noise(3 * 96, 2), gain = noise(90, 3);
-    std::vector<float> y(3 * 96);
-    assert_int_equal(cuda_norm(x.data(), gain.data(), 1e-5f, y.data(), 3, 90, 96, nullptr), 0);
+    const std::vector<float> before = noise(3 * 96, 6);
+    std::vector<float> y(3 * 96), sum = before;
+    assert_int_equal(cuda_norm(x.data(), gain.data(), 1e-5f, y.data(), 3, 90, 96, 0, nullptr), 0);
+    assert_int_equal(cuda_norm(x.data(), gain.data(), 1e-5f, sum.data(), 3, 90, 96, 1, nullptr), 0);
     for (size_t t = 0; t < 3; t++) {
-        double sum = 0;
+        double squares = 0;
         for (size_t c = 0; c < 90; c++)
-            sum += static_cast<double>(x[t * 96 + c]) * x[t * 96 + c];
-        for (size_t c = 0; c < 90; c++)
-            expect_close(y[t * 96 + c], x[t * 96 + c] / std::sqrt(sum / 90 + 1e-5) * gain[c]);
+            squares += static_cast<double>(x[t * 96 + c]) * x[t * 96 + c];
+        for (size_t c = 0; c < 90; c++) {
+            const double wanted = x[t * 96 + c] / std::sqrt(squares / 90 + 1e-5) * gain[c];
+            expect_close(y[t * 96 + c], wanted);
+            expect_close(sum[t * 96 + c], before[t * 96 + c] + wanted);
+        }
     }
+}
+
+void heads_are_normed_one_by_one(void **) {
+    const uint32_t heads = 3, head_dim = 16;
+    std::vector<float> x = noise(2 * 64, 7);
+    const std::vector<float> before = x, gain = noise(head_dim, 8);
+    assert_int_equal(cuda_norm_heads(x.data(), gain.data(), 1e-5f, 2, heads, head_dim, 64, nullptr), 0);
+    for (size_t t = 0; t < 2; t++)
+        for (size_t i = 0; i < 64; i++) {
+            double squares = 0;
+            for (size_t j = i - i % head_dim; j < i - i % head_dim + head_dim; j++)
+                squares += static_cast<double>(before[t * 64 + j]) * before[t * 64 + j];
+            const double normed = before[t * 64 + i] / std::sqrt(squares / head_dim + 1e-5) * gain[i % head_dim];
+            expect_close(x[t * 64 + i], i < heads * head_dim ? normed : before[t * 64 + i]);
+        }
 }
 
 void rope_turns_each_pair_by_its_position(void **) {
@@ -78,32 +98,37 @@ void rope_turns_each_pair_by_its_position(void **) {
         assert_true(x[i] == before[i]);
 }
 
-void swiglu_gates(void **) {
+void both_gates_multiply(void **) {
     const std::vector<float> x = noise(2 * 192, 5);
-    std::vector<float> y(2 * 96);
-    assert_int_equal(cuda_swiglu(x.data(), 192, y.data(), 96, 2, 90, nullptr), 0);
+    std::vector<float> silu(2 * 96), gelu(2 * 96);
+    assert_int_equal(cuda_gate(x.data(), 192, silu.data(), 96, 2, 90, 0, nullptr), 0);
+    assert_int_equal(cuda_gate(x.data(), 192, gelu.data(), 96, 2, 90, 1, nullptr), 0);
     for (size_t t = 0; t < 2; t++)
         for (size_t i = 0; i < 90; i++) {
             const double gate = x[t * 192 + i], up = x[t * 192 + 90 + i];
-            expect_close(y[t * 96 + i], gate / (1.0 + std::exp(-gate)) * up);
+            expect_close(silu[t * 96 + i], gate / (1.0 + std::exp(-gate)) * up);
+            const double u = 0.7978845608028654 * (gate + 0.044715 * gate * gate * gate);
+            expect_close(gelu[t * 96 + i], 0.5 * gate * (1.0 + std::tanh(u)) * up);
         }
 }
 
 void nothing_to_do_is_no_launch(void **) {
-    assert_int_equal(cuda_pick(nullptr, 1, nullptr, 0, 1, nullptr, 1, nullptr), 0);
-    assert_int_equal(cuda_norm(nullptr, nullptr, 0, nullptr, 0, 1, 1, nullptr), 0);
+    assert_int_equal(cuda_pick(nullptr, 1, nullptr, 0, 1, 1, nullptr, 1, nullptr), 0);
+    assert_int_equal(cuda_norm(nullptr, nullptr, 0, nullptr, 0, 1, 1, 0, nullptr), 0);
+    assert_int_equal(cuda_norm_heads(nullptr, nullptr, 0, 0, 1, 2, 2, nullptr), 0);
     assert_int_equal(cuda_rope(nullptr, nullptr, nullptr, 0, 1, 2, 2, nullptr), 0);
-    assert_int_equal(cuda_swiglu(nullptr, 1, nullptr, 1, 0, 1, nullptr), 0);
+    assert_int_equal(cuda_gate(nullptr, 1, nullptr, 1, 0, 1, 0, nullptr), 0);
 }
 
 }  // namespace
 
 int main() {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(pick_copies_the_chosen_rows),
+        cmocka_unit_test(pick_copies_and_scales_the_chosen_rows),
         cmocka_unit_test(norm_divides_by_the_root_mean_square),
         cmocka_unit_test(rope_turns_each_pair_by_its_position),
-        cmocka_unit_test(swiglu_gates),
+        cmocka_unit_test(heads_are_normed_one_by_one),
+        cmocka_unit_test(both_gates_multiply),
         cmocka_unit_test(nothing_to_do_is_no_launch),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);

@@ -1,4 +1,4 @@
-/* The engine over a tiny random model: whatever the batch, the chunking, the cache and its size, every token of a branch
+/* The engine over tiny random models, a Llama and a Gemma: whatever the batch, the chunking, the cache and its size, every token of a branch
  * has the logits, bit for bit, that its own tokens have when they are computed alone, in one piece. */
 #include "support/testing.h"
 
@@ -23,17 +23,27 @@ typedef struct rig {
     model *model;
 } rig;
 
-static int open_rig(void **state)
+static int open_rig(void **state, const tiny_fault *kind)
 {
     rig *r = calloc(1, sizeof *r);
     size_t size;
     infer_error error;
-    r->bytes = tiny_model_bytes(1, NULL, &size);
+    r->bytes = tiny_model_bytes(1, kind, &size);
     assert_int_equal(gguf_open_memory(&r->file, r->bytes, size, &error), 0);
     assert_int_equal(backend_host_open(&r->backend, 3, &error), 0);
     assert_int_equal(model_open(&r->model, r->file, r->backend, 0, &error), 0);
     *state = r;
     return 0;
+}
+
+static int open_llama(void **state)
+{
+    return open_rig(state, NULL);
+}
+
+static int open_gemma(void **state)
+{
+    return open_rig(state, &(tiny_fault){ .gemma = 1 });
 }
 
 static int close_rig(void **state)
@@ -52,12 +62,11 @@ static quire_cache *open_cache(const rig *r, const char *device, quire_dtype dty
 {
     quire_options options;
     quire_cache *cache;
-    quire_group group = { .layers = TINY_LAYERS, .kv_heads = TINY_KV_HEADS, .head_dim = TINY_HEAD_DIM,
-                          .query_heads = TINY_HEADS };
+    quire_group groups[MODEL_MOST_GROUPS];
     assert_int_equal(quire_options_init(&options, sizeof options), QUIRE_OK);
     uint64_t block;
-    options.groups = &group;
-    options.group_count = 1;
+    options.groups = groups;
+    options.group_count = model_groups(r->model, groups);
     options.device = device;
     options.dtype = dtype;
     options.block_tokens = block_tokens;
@@ -103,7 +112,7 @@ static void oracle_logits(const rig *r, quire_dtype dtype, const int32_t *tokens
     assert_int_equal(quire_step_begin(cache, NULL, &step), QUIRE_OK);
     assert_int_equal(quire_step_add(step, seq, tokens, count), QUIRE_OK);
     assert_int_equal(quire_step_submit(step), QUIRE_OK);
-    assert_int_equal(forward_run(f, quire_step_view(step, 0), tokens, wanted, count, logits, &error), 0);
+    assert_int_equal(forward_run(f, step, tokens, wanted, count, logits, &error), 0);
     assert_int_equal(quire_step_commit(step), QUIRE_OK);
     forward_close(f);
     quire_cache_close(cache);
@@ -414,5 +423,6 @@ int main(void)
         cmocka_unit_test(test_a_request_that_can_never_run_is_refused_with_the_reason),
         cmocka_unit_test(test_branches_that_do_not_fit_together_run_one_after_another),
     };
-    return cmocka_run_group_tests(tests, open_rig, close_rig);
+    int failed = cmocka_run_group_tests_name("llama", tests, open_llama, close_rig);
+    return failed + cmocka_run_group_tests_name("gemma", tests, open_gemma, close_rig);
 }

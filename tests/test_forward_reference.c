@@ -106,7 +106,7 @@ static void read_text(quire_dtype dtype, const int32_t *ids, uint32_t count, uin
         assert_int_equal(quire_step_begin(cache, NULL, &step), QUIRE_OK);
         assert_int_equal(quire_step_add(step, seq, ids + done, n), QUIRE_OK);
         assert_int_equal(quire_step_submit(step), QUIRE_OK);
-        if (forward_run(the.forward, quire_step_view(step, 0), ids + done, wanted, n, logits, &error))
+        if (forward_run(the.forward, step, ids + done, wanted, n, logits, &error))
             fail_msg("%s", error.text);
         assert_int_equal(quire_step_commit(step), QUIRE_OK);
         for (uint32_t i = 0; i < n; i++) each(arg, done + i, logits + i * stride);

@@ -182,7 +182,7 @@ static void real_kv_packs_bit_for_bit_and_nearly_all_of_it(void **state)
         assert_int_equal(quire_step_add(step, seq, rig.text.ids + done, n), QUIRE_OK);
         assert_int_equal(quire_step_submit(step), QUIRE_OK);
         const quire_view *view = quire_step_view(step, 0);
-        if (forward_run(rig.forward, view, rig.text.ids + done, &last, 1, logits, &error)) fail_msg("%s", error.text);
+        if (forward_run(rig.forward, step, rig.text.ids + done, &last, 1, logits, &error)) fail_msg("%s", error.text);
         done += n;
         if (done == count) {
             print_message("%u tokens of text\n", count);

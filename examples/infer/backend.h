@@ -38,22 +38,31 @@ typedef struct backend_ops {
     int (*matrix_put)(backend *backend, matrix *matrix, uint32_t first_row, uint32_t count, const float *rows,
                       infer_error *error);
     void (*matrix_close)(backend *backend, matrix *matrix); /* NULL is allowed */
+    /* A matrix kept as it is in the file, in Q8_0: 34 bytes hold a half float and 32 values that it scales. The same
+     * products as of the floats that the blocks stand for, bit for bit. `columns` is a multiple of 32. Both are NULL
+     * in a backend that keeps floats only. */
+    matrix *(*matrix_open_q8)(backend *backend, uint32_t rows, uint32_t columns);
+    int (*matrix_put_q8)(backend *backend, matrix *matrix, const uint8_t *blocks, infer_error *error); /* all rows */
 
     /* Before the first kernel of a step: takes up the view's stream. */
     void (*begin)(backend *backend, const quire_view *view);
-    /* y[t] = row ids[t] of the matrix. `ids` is host memory. */
-    void (*embed)(backend *backend, const matrix *matrix, const int32_t *ids, uint32_t tokens, float *y);
+    /* y[t] = row ids[t] of the matrix, times `scale`. `ids` is host memory. */
+    void (*embed)(backend *backend, const matrix *matrix, const int32_t *ids, uint32_t tokens, float scale, float *y);
     /* y[t][r] = sum over c of x[t][c] * matrix[r][c], added to y when `add`. */
     void (*matmul)(backend *backend, const matrix *matrix, const float *x, float *y, uint32_t tokens, bool add);
-    /* y[t] = x[t] / rms(x[t]) * gain */
+    /* y[t] = x[t] / rms(x[t]) * gain, added to y when `add`. */
     void (*norm)(backend *backend, const float *x, const float *gain, float epsilon, float *y, uint32_t tokens,
-                 uint32_t width);
+                 uint32_t width, bool add);
+    /* The same in place for each of `heads` heads, which lie side by side in rows of `width` elements, from x on. `gain`
+     * is that of one head. */
+    void (*norm_heads)(backend *backend, float *x, const float *gain, float epsilon, uint32_t tokens, uint32_t width,
+                       uint32_t heads, uint32_t head_dim);
     /* Turns the pairs (2i, 2i + 1) of the first `heads` heads of each row of `width` elements. `table` is
      * [positions][head_dim]: cosine, sine of each pair. `positions` is device memory, the view's. */
     void (*rope)(backend *backend, float *x, const float *table, const int32_t *positions, uint32_t tokens,
                  uint32_t width, uint32_t heads, uint32_t head_dim);
-    /* y[t][i] = silu(x[t][i]) * x[t][width + i] */
-    void (*swiglu)(backend *backend, const float *x, float *y, uint32_t tokens, uint32_t width);
+    /* y[t][i] = gate(x[t][i]) * x[t][width + i]; the gate is SiLU, or with `gelu` GELU in its tanh form. */
+    void (*gate)(backend *backend, const float *x, float *y, uint32_t tokens, uint32_t width, bool gelu);
     /* y[i] = x[rows[i]]. `rows` is host memory. */
     void (*pick)(backend *backend, const float *x, const int32_t *rows, uint32_t count, uint32_t width, float *y);
 } backend_ops;

@@ -257,30 +257,40 @@ static void gpu_begin(backend *self, const quire_view *view)
 }
 
 static void gather_rows(cuda_backend *cuda, const float *x, size_t x_stride, const int32_t *rows, uint32_t count,
-                        uint32_t width, float *y)
+                        uint32_t width, float scale, float *y)
 {
     const int32_t *indices = send_indices(cuda, rows, count);
 
     if (indices != NULL)
-        note(cuda, (cudaError_t)cuda_pick(x, x_stride, indices, count, width, y, backend_stride(width), cuda->stream));
+        note(cuda, (cudaError_t)cuda_pick(x, x_stride, indices, count, width, scale, y, backend_stride(width),
+                                          cuda->stream));
 }
 
-static void gpu_embed(backend *self, const matrix *m, const int32_t *ids, uint32_t tokens, float *y)
+static void gpu_embed(backend *self, const matrix *m, const int32_t *ids, uint32_t tokens, float scale, float *y)
 {
-    gather_rows(of(self), m->values, m->columns, ids, tokens, m->columns, y);
+    gather_rows(of(self), m->values, m->columns, ids, tokens, m->columns, scale, y);
 }
 
 static void gpu_pick(backend *self, const float *x, const int32_t *rows, uint32_t count, uint32_t width, float *y)
 {
-    gather_rows(of(self), x, backend_stride(width), rows, count, width, y);
+    gather_rows(of(self), x, backend_stride(width), rows, count, width, 1.0f, y);
 }
 
 static void gpu_norm(backend *self, const float *x, const float *gain, float epsilon, float *y, uint32_t tokens,
-                     uint32_t width)
+                     uint32_t width, bool add)
 {
     cuda_backend *cuda = of(self);
 
-    note(cuda, (cudaError_t)cuda_norm(x, gain, epsilon, y, tokens, width, backend_stride(width), cuda->stream));
+    note(cuda, (cudaError_t)cuda_norm(x, gain, epsilon, y, tokens, width, backend_stride(width), add, cuda->stream));
+}
+
+static void gpu_norm_heads(backend *self, float *x, const float *gain, float epsilon, uint32_t tokens, uint32_t width,
+                           uint32_t heads, uint32_t head_dim)
+{
+    cuda_backend *cuda = of(self);
+
+    note(cuda, (cudaError_t)cuda_norm_heads(x, gain, epsilon, tokens, heads, head_dim, backend_stride(width),
+                                            cuda->stream));
 }
 
 static void gpu_rope(backend *self, float *x, const float *table, const int32_t *positions, uint32_t tokens,
@@ -292,12 +302,12 @@ static void gpu_rope(backend *self, float *x, const float *table, const int32_t 
                                       cuda->stream));
 }
 
-static void gpu_swiglu(backend *self, const float *x, float *y, uint32_t tokens, uint32_t width)
+static void gpu_gate(backend *self, const float *x, float *y, uint32_t tokens, uint32_t width, bool gelu)
 {
     cuda_backend *cuda = of(self);
 
-    note(cuda, (cudaError_t)cuda_swiglu(x, backend_stride(2 * (size_t)width), y, backend_stride(width), tokens, width,
-                                        cuda->stream));
+    note(cuda, (cudaError_t)cuda_gate(x, backend_stride(2 * (size_t)width), y, backend_stride(width), tokens, width,
+                                      gelu, cuda->stream));
 }
 
 static void gpu_close(backend *self)
@@ -327,8 +337,9 @@ static const backend_ops cuda_ops = {
     .embed = gpu_embed,
     .matmul = gpu_matmul,
     .norm = gpu_norm,
+    .norm_heads = gpu_norm_heads,
     .rope = gpu_rope,
-    .swiglu = gpu_swiglu,
+    .gate = gpu_gate,
     .pick = gpu_pick,
 };
 

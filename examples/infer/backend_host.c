@@ -3,6 +3,7 @@
  * A matrix product is cut into pieces of one panel times up to PIECE_TOKENS tokens; the other operations into pieces
  * of a few tokens. Which thread takes which piece does not matter, since no two pieces share a sum. */
 #include "backend_host.h"
+#include "dequant.h"
 #include "host_kernels.h"
 #include "workers.h"
 
@@ -27,6 +28,7 @@ typedef struct host_backend {
 struct matrix {
     uint32_t rows, columns;
     float *panels; /* [rows / panel, rounded up][columns][panel]; rows that there are not are zero */
+    bool q8;       /* panels are in eight bits: see host_kernels.h */
 };
 
 static const host_kernels *kernels_of(const backend *backend)
@@ -120,6 +122,72 @@ static int host_matrix_put(backend *backend, matrix *m, uint32_t first_row, uint
     return 0;
 }
 
+/* ---- matrices in eight bits -------------------------------------------------------------------------------- */
+
+enum { Q8_BLOCK_BYTES = 2 + HOST_Q8_COLUMNS };
+
+/* Floats that a panel takes. */
+static size_t q8_panel_floats(size_t panel, size_t columns)
+{
+    return columns / HOST_Q8_COLUMNS * panel * (sizeof(float) + HOST_Q8_COLUMNS) / sizeof(float);
+}
+
+static matrix *host_matrix_open_q8(backend *backend, uint32_t rows, uint32_t columns)
+{
+    size_t panel = kernels_of(backend)->panel, panels = (rows + panel - 1) / panel;
+    matrix *m = columns % HOST_Q8_COLUMNS ? NULL : calloc(1, sizeof *m);
+    if (!m) return NULL;
+    m->rows = rows;
+    m->columns = columns;
+    m->q8 = true;
+    m->panels = host_alloc(backend, panels * q8_panel_floats(panel, columns));
+    if (m->panels) memset(m->panels + (panels - 1) * q8_panel_floats(panel, columns), 0,
+                          q8_panel_floats(panel, columns) * sizeof(float));
+    if (m->panels) return m;
+    free(m);
+    return NULL;
+}
+
+/* Where the scale of a row's block `group` lies; its values begin behind the panel's scales, a panel apart. */
+static uint8_t *q8_scale(const matrix *m, size_t panel, size_t row, size_t group)
+{
+    uint8_t *block = (uint8_t *)(m->panels + row / panel * q8_panel_floats(panel, m->columns)) +
+                     group * panel * (sizeof(float) + HOST_Q8_COLUMNS);
+    return block + row % panel * sizeof(float);
+}
+
+static uint8_t *q8_values(const matrix *m, size_t panel, size_t row, size_t group)
+{
+    size_t at = row % panel;
+    return q8_scale(m, panel, row, group) + (panel - at) * sizeof(float) + at;
+}
+
+static int host_matrix_put_q8(backend *backend, matrix *m, const uint8_t *blocks, infer_error *error)
+{
+    (void)error;
+    size_t panel = kernels_of(backend)->panel;
+    for (size_t row = 0; row < m->rows; row++)
+        for (size_t group = 0; group < m->columns / HOST_Q8_COLUMNS; group++, blocks += Q8_BLOCK_BYTES) {
+            uint16_t half;
+            memcpy(&half, blocks, sizeof half);
+            float scale = dequant_half(half);
+            memcpy(q8_scale(m, panel, row, group), &scale, sizeof scale);
+            uint8_t *to = q8_values(m, panel, row, group);
+            for (size_t i = 0; i < HOST_Q8_COLUMNS; i++) to[i * panel] = blocks[2 + i];
+        }
+    return 0;
+}
+
+static void q8_row(const matrix *m, size_t panel, size_t row, float *y)
+{
+    for (size_t c = 0; c < m->columns; c++) {
+        size_t group = c / HOST_Q8_COLUMNS;
+        float scale;
+        memcpy(&scale, q8_scale(m, panel, row, group), sizeof scale);
+        y[c] = scale * (float)(int8_t)q8_values(m, panel, row, group)[c % HOST_Q8_COLUMNS * panel];
+    }
+}
+
 /* ---- operations -------------------------------------------------------------------------------------------- */
 
 static void host_begin(backend *backend, const quire_view *view)
@@ -128,12 +196,15 @@ static void host_begin(backend *backend, const quire_view *view)
     (void)view;
 }
 
-static void host_embed(backend *backend, const matrix *m, const int32_t *ids, uint32_t tokens, float *y)
+static void host_embed(backend *backend, const matrix *m, const int32_t *ids, uint32_t tokens, float scale, float *y)
 {
-    size_t panel = kernels_of(backend)->panel, stride = backend_stride(m->columns);
-    for (uint32_t t = 0; t < tokens; t++)
-        for (uint32_t c = 0; c < m->columns; c++)
-            y[t * stride + c] = *matrix_element(m, panel, (size_t)ids[t], c);
+    size_t panel = kernels_of(backend)->panel;
+    for (uint32_t t = 0; t < tokens; t++, y += backend_stride(m->columns)) {
+        if (m->q8) q8_row(m, panel, (size_t)ids[t], y);
+        else
+            for (uint32_t c = 0; c < m->columns; c++) y[c] = *matrix_element(m, panel, (size_t)ids[t], c);
+        for (uint32_t c = 0; c < m->columns; c++) y[c] *= scale;
+    }
 }
 
 typedef struct product {
@@ -149,10 +220,17 @@ typedef struct product {
 static void product_piece(void *arg, size_t index)
 {
     const product *p = arg;
+    const matrix *m = p->m;
     size_t panel = index % p->panels, first = index / p->panels * PIECE_TOKENS, left = p->tokens - first;
-    p->kernels->matmul(matrix_panel(p->m, p->kernels->panel, panel), p->m->columns, p->x + first * p->x_stride,
-                       p->x_stride, p->y + first * p->y_stride + panel * p->kernels->panel, p->y_stride,
-                       left < PIECE_TOKENS ? (uint32_t)left : PIECE_TOKENS, p->add);
+    const float *x = p->x + first * p->x_stride;
+    float *y = p->y + first * p->y_stride + panel * p->kernels->panel;
+    uint32_t tokens = left < PIECE_TOKENS ? (uint32_t)left : PIECE_TOKENS;
+    if (m->q8)
+        p->kernels->matmul_q8(m->panels + panel * q8_panel_floats(p->kernels->panel, m->columns), m->columns, x,
+                              p->x_stride, y, p->y_stride, tokens);
+    else
+        p->kernels->matmul(matrix_panel(m, p->kernels->panel, panel), m->columns, x, p->x_stride, y, p->y_stride, tokens,
+                           p->add);
 }
 
 static void host_matmul(backend *backend, const matrix *m, const float *x, float *y, uint32_t tokens, bool add)
@@ -172,6 +250,7 @@ typedef struct rows {
     float epsilon;
     const int32_t *positions;
     uint32_t tokens, width, heads, head_dim;
+    bool flag; /* norm: add; gate: GELU */
     void (*one)(const struct rows *rows, uint32_t token);
 } rows;
 
@@ -191,14 +270,28 @@ static void rows_run(backend *backend, rows *r)
 static void norm_one(const rows *r, uint32_t token)
 {
     size_t at = token * backend_stride(r->width);
-    r->kernels->norm(r->x + at, r->gain, r->epsilon, r->y + at, r->width);
+    r->kernels->norm(r->x + at, r->gain, r->epsilon, r->y + at, r->width, r->flag);
 }
 
 static void host_norm(backend *backend, const float *x, const float *gain, float epsilon, float *y, uint32_t tokens,
-                      uint32_t width)
+                      uint32_t width, bool add)
 {
     rows_run(backend, &(rows){ .x = x, .gain = gain, .epsilon = epsilon, .y = y, .tokens = tokens, .width = width,
-                               .one = norm_one });
+                               .flag = add, .one = norm_one });
+}
+
+static void norm_heads_one(const rows *r, uint32_t token)
+{
+    float *x = r->y + token * backend_stride(r->width);
+    for (uint32_t h = 0; h < r->heads; h++, x += r->head_dim)
+        r->kernels->norm(x, r->gain, r->epsilon, x, r->head_dim, false);
+}
+
+static void host_norm_heads(backend *backend, float *x, const float *gain, float epsilon, uint32_t tokens,
+                            uint32_t width, uint32_t heads, uint32_t head_dim)
+{
+    rows_run(backend, &(rows){ .gain = gain, .epsilon = epsilon, .y = x, .tokens = tokens, .width = width,
+                               .heads = heads, .head_dim = head_dim, .one = norm_heads_one });
 }
 
 static void rope_one(const rows *r, uint32_t token)
@@ -214,15 +307,16 @@ static void host_rope(backend *backend, float *x, const float *table, const int3
                                .heads = heads, .head_dim = head_dim, .one = rope_one });
 }
 
-static void swiglu_one(const rows *r, uint32_t token)
+static void gate_one(const rows *r, uint32_t token)
 {
     const float *gate = r->x + token * backend_stride(2 * (size_t)r->width);
-    r->kernels->swiglu(gate, gate + r->width, r->y + token * backend_stride(r->width), r->width);
+    float *y = r->y + token * backend_stride(r->width);
+    (r->flag ? r->kernels->geglu : r->kernels->swiglu)(gate, gate + r->width, y, r->width);
 }
 
-static void host_swiglu(backend *backend, const float *x, float *y, uint32_t tokens, uint32_t width)
+static void host_gate(backend *backend, const float *x, float *y, uint32_t tokens, uint32_t width, bool gelu)
 {
-    rows_run(backend, &(rows){ .x = x, .y = y, .tokens = tokens, .width = width, .one = swiglu_one });
+    rows_run(backend, &(rows){ .x = x, .y = y, .tokens = tokens, .width = width, .flag = gelu, .one = gate_one });
 }
 
 static void host_pick(backend *backend, const float *x, const int32_t *rows, uint32_t count, uint32_t width, float *y)
@@ -249,12 +343,15 @@ static const backend_ops host_ops = {
     .matrix_open = host_matrix_open,
     .matrix_put = host_matrix_put,
     .matrix_close = host_matrix_close,
+    .matrix_open_q8 = host_matrix_open_q8,
+    .matrix_put_q8 = host_matrix_put_q8,
     .begin = host_begin,
     .embed = host_embed,
     .matmul = host_matmul,
     .norm = host_norm,
+    .norm_heads = host_norm_heads,
     .rope = host_rope,
-    .swiglu = host_swiglu,
+    .gate = host_gate,
     .pick = host_pick,
 };
 

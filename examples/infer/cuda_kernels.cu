@@ -16,19 +16,20 @@ namespace {
 constexpr uint32_t kThreads = 256;
 constexpr uint32_t kWarp = 32;
 
-__global__ void pick_kernel(const float *x, size_t x_stride, const int32_t *rows, uint32_t width, float *y,
-                            size_t y_stride) {
+__global__ void pick_kernel(const float *x, size_t x_stride, const int32_t *rows, uint32_t width, float scale,
+                            float *y, size_t y_stride) {
     const float *from = x + static_cast<size_t>(rows[blockIdx.x]) * x_stride;
     float *to = y + blockIdx.x * y_stride;
     for (uint32_t i = threadIdx.x; i < width; i += blockDim.x)
-        to[i] = from[i];
+        to[i] = from[i] * scale;
 }
 
-/* One warp a token: 32 partial sums of squares, added up in a fixed tree. */
-__global__ void norm_kernel(const float *x, const float *gain, float epsilon, float *y, uint32_t width,
-                            size_t stride) {
-    const float *from = x + blockIdx.x * stride;
-    float *to = y + blockIdx.x * stride;
+/* One warp a token, or a head of one: 32 partial sums of squares, added up in a fixed tree. */
+__global__ void norm_kernel(const float *x, const float *gain, float epsilon, float *y, uint32_t width, size_t stride,
+                            int add) {
+    const size_t at = blockIdx.x * stride + static_cast<size_t>(blockIdx.y) * width;
+    const float *from = x + at;
+    float *to = y + at;
     float sum = 0.0f;
     for (uint32_t i = threadIdx.x; i < width; i += kWarp)
         sum += from[i] * from[i];
@@ -36,7 +37,7 @@ __global__ void norm_kernel(const float *x, const float *gain, float epsilon, fl
         sum += __shfl_xor_sync(0xffffffffu, sum, distance);
     const float scale = 1.0f / sqrtf(sum / static_cast<float>(width) + epsilon);
     for (uint32_t i = threadIdx.x; i < width; i += kWarp)
-        to[i] = from[i] * scale * gain[i];
+        to[i] = (add ? to[i] : 0.0f) + from[i] * scale * gain[i];
 }
 
 __global__ void rope_kernel(float *x, const float *table, const int32_t *positions, uint32_t heads,
@@ -51,28 +52,40 @@ __global__ void rope_kernel(float *x, const float *table, const int32_t *positio
     }
 }
 
-__global__ void swiglu_kernel(const float *x, size_t x_stride, float *y, size_t y_stride, uint32_t width) {
+/* SiLU is x / (1 + e^-x); GELU in its tanh form is x / (1 + e^-2u), u = sqrt(2 / pi) (x + 0.044715 x^3). */
+__global__ void gate_kernel(const float *x, size_t x_stride, float *y, size_t y_stride, uint32_t width, int gelu) {
     const float *gate = x + blockIdx.x * x_stride, *up = gate + width;
     float *to = y + blockIdx.x * y_stride;
-    for (uint32_t i = threadIdx.x; i < width; i += blockDim.x)
-        to[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
+    for (uint32_t i = threadIdx.x; i < width; i += blockDim.x) {
+        const float value = gate[i];
+        const float turn = gelu ? 1.59576912f * (value + 0.044715f * value * value * value) : value;
+        to[i] = value / (1.0f + expf(-turn)) * up[i];
+    }
 }
 
 }  // namespace
 
-int cuda_pick(const float *x, size_t x_stride, const int32_t *rows, uint32_t count, uint32_t width, float *y,
+int cuda_pick(const float *x, size_t x_stride, const int32_t *rows, uint32_t count, uint32_t width, float scale, float *y,
               size_t y_stride, void *stream) {
     if (count == 0)
         return 0;
-    INFER_LAUNCH(pick_kernel, dim3(count), dim3(kThreads), stream, x, x_stride, rows, width, y, y_stride);
+    INFER_LAUNCH(pick_kernel, dim3(count), dim3(kThreads), stream, x, x_stride, rows, width, scale, y, y_stride);
     return INFER_LAUNCH_STATUS();
 }
 
 int cuda_norm(const float *x, const float *gain, float epsilon, float *y, uint32_t tokens, uint32_t width,
-              size_t stride, void *stream) {
+              size_t stride, int add, void *stream) {
     if (tokens == 0)
         return 0;
-    INFER_LAUNCH(norm_kernel, dim3(tokens), dim3(kWarp), stream, x, gain, epsilon, y, width, stride);
+    INFER_LAUNCH(norm_kernel, dim3(tokens), dim3(kWarp), stream, x, gain, epsilon, y, width, stride, add);
+    return INFER_LAUNCH_STATUS();
+}
+
+int cuda_norm_heads(float *x, const float *gain, float epsilon, uint32_t tokens, uint32_t heads, uint32_t head_dim,
+                    size_t stride, void *stream) {
+    if (tokens == 0)
+        return 0;
+    INFER_LAUNCH(norm_kernel, dim3(tokens, heads), dim3(kWarp), stream, x, gain, epsilon, x, head_dim, stride, 0);
     return INFER_LAUNCH_STATUS();
 }
 
@@ -84,10 +97,10 @@ int cuda_rope(float *x, const float *table, const int32_t *positions, uint32_t t
     return INFER_LAUNCH_STATUS();
 }
 
-int cuda_swiglu(const float *x, size_t x_stride, float *y, size_t y_stride, uint32_t tokens, uint32_t width,
-                void *stream) {
+int cuda_gate(const float *x, size_t x_stride, float *y, size_t y_stride, uint32_t tokens, uint32_t width, int gelu,
+              void *stream) {
     if (tokens == 0)
         return 0;
-    INFER_LAUNCH(swiglu_kernel, dim3(tokens), dim3(kThreads), stream, x, x_stride, y, y_stride, width);
+    INFER_LAUNCH(gate_kernel, dim3(tokens), dim3(kThreads), stream, x, x_stride, y, y_stride, width, gelu);
     return INFER_LAUNCH_STATUS();
 }

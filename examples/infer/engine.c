@@ -277,7 +277,7 @@ static int compute(engine *e, quire_step *step, infer_error *error)
 {
     if (quire_step_submit(step)) return infer_fail(error, "%s", quire_error_text());
     uint32_t wanted = list_wanted(e);
-    if (forward_run(e->forward, quire_step_view(step, 0), e->ids, e->wanted, wanted, e->logits, error)) return -1;
+    if (forward_run(e->forward, step, e->ids, e->wanted, wanted, e->logits, error)) return -1;
     if (quire_step_commit(step)) return infer_fail(error, "%s", quire_error_text());
     return 0;
 }

@@ -1,7 +1,6 @@
 #include "forward.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 
 struct forward {
@@ -13,6 +12,7 @@ struct forward {
     float *attended; /* [tokens][heads][head_dim] */
     float *gate_up;  /* [tokens][2 ffn_width] */
     float *hidden;   /* [tokens][ffn_width] */
+    float *added;    /* [tokens][width]: what is normed before it joins the stream; NULL: nothing is */
     float *picked;   /* [logits][width] */
     float *logits;   /* [logits][vocabulary] */
 };
@@ -25,6 +25,7 @@ static uint32_t qkv_width(const model_config *c)
 int forward_open(forward **out, const model *model, uint32_t most_tokens, uint32_t most_logits, infer_error *error)
 {
     const model_config *c = &model->config;
+    bool norms_out = model->layer[0].attention_out_gain != NULL;
     forward *f = calloc(1, sizeof *f);
     if (!f) return infer_fail(error, "no memory for the forward pass");
     f->model = model;
@@ -37,6 +38,7 @@ int forward_open(forward **out, const model *model, uint32_t most_tokens, uint32
         { &f->attended, most_tokens, c->heads * c->head_dim },
         { &f->gate_up, most_tokens, 2 * (size_t)c->ffn_width },
         { &f->hidden, most_tokens, c->ffn_width },
+        { &f->added, norms_out ? most_tokens : 0, c->width },
         { &f->picked, most_logits, c->width },
         { &f->logits, most_logits, c->vocabulary },
     };
@@ -56,7 +58,8 @@ void forward_close(forward *f)
 {
     if (!f) return;
     backend *b = f->model->backend;
-    float *buffers[] = { f->logits, f->picked, f->hidden, f->gate_up, f->attended, f->qkv, f->normed, f->stream };
+    float *buffers[] = { f->logits, f->picked, f->added, f->hidden, f->gate_up, f->attended, f->qkv, f->normed,
+                         f->stream };
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) b->ops->free(b, buffers[i]);
     free(f);
 }
@@ -68,51 +71,76 @@ static quire_tensor tensor(float *data, uint32_t heads, const model_config *c, s
                            .token_stride = (int64_t)backend_stride(width), .head_stride = c->head_dim };
 }
 
-/* Stores the layer's new K and V in the cache, then attends over all that the cache holds of each sequence. */
-static int attention(forward *f, const quire_view *view, uint32_t layer, infer_error *error)
+/* Stores the layer's new K and V in the cache, then attends over what the layer sees of each sequence. */
+static int attention(forward *f, const model_layer *layer, quire_step *step, infer_error *error)
 {
     const model_config *c = &f->model->config;
+    const quire_view *view = quire_step_view(step, layer->group);
     size_t width = qkv_width(c), keys = (size_t)c->heads * c->head_dim, kv = (size_t)c->kv_heads * c->head_dim;
     quire_tensor q = tensor(f->qkv, c->heads, c, width);
     quire_tensor k = tensor(f->qkv + keys, c->kv_heads, c, width);
     quire_tensor v = tensor(f->qkv + keys + kv, c->kv_heads, c, width);
     quire_tensor out = tensor(f->attended, c->heads, c, keys);
-    float scale = 1.0f / sqrtf((float)c->head_dim);
-    if (quire_append(view, layer, &k, &v) || quire_attend(view, layer, &q, &out, scale))
-        return infer_fail(error, "layer %" PRIu32 ": %s", layer, quire_error_text());
+    quire_attend_params params = { .size = sizeof params, .scale = c->query_scale, .window = layer->window };
+    if (quire_append(view, layer->index, &k, &v) || quire_attend_with(view, layer->index, &q, &out, &params))
+        return infer_fail(error, "layer %" PRIu32 " of group %" PRIu32 ": %s", layer->index, layer->group,
+                          quire_error_text());
     return 0;
 }
 
-int forward_run(forward *f, const quire_view *view, const int32_t *ids, const int32_t *wanted, uint32_t count,
-                float *logits, infer_error *error)
+/* stream += matrix * x, normed first where the layer has a gain for that. */
+static void join(forward *f, const matrix *matrix, const float *x, const float *gain, uint32_t tokens)
+{
+    const model_config *c = &f->model->config;
+    backend *b = f->model->backend;
+    b->ops->matmul(b, matrix, x, gain ? f->added : f->stream, tokens, !gain);
+    if (gain) b->ops->norm(b, f->added, gain, c->epsilon, f->stream, tokens, c->width, true);
+}
+
+static int run_layer(forward *f, const model_layer *layer, quire_step *step, const int32_t *positions, uint32_t tokens,
+                     infer_error *error)
+{
+    const model_config *c = &f->model->config;
+    backend *b = f->model->backend;
+    const backend_ops *ops = b->ops;
+    uint32_t width = qkv_width(c), keys = c->heads * c->head_dim;
+    ops->norm(b, f->stream, layer->attention_gain, c->epsilon, f->normed, tokens, c->width, false);
+    ops->matmul(b, layer->qkv, f->normed, f->qkv, tokens, false);
+    if (layer->query_gain)
+        ops->norm_heads(b, f->qkv, layer->query_gain, c->epsilon, tokens, width, c->heads, c->head_dim);
+    if (layer->key_gain)
+        ops->norm_heads(b, f->qkv + keys, layer->key_gain, c->epsilon, tokens, width, c->kv_heads, c->head_dim);
+    ops->rope(b, f->qkv, f->model->rope_table[layer->rope], positions, tokens, width, c->heads + c->kv_heads,
+              c->head_dim);
+    if (attention(f, layer, step, error)) return -1;
+    join(f, layer->output, f->attended, layer->attention_out_gain, tokens);
+    ops->norm(b, f->stream, layer->ffn_gain, c->epsilon, f->normed, tokens, c->width, false);
+    ops->matmul(b, layer->gate_up, f->normed, f->gate_up, tokens, false);
+    ops->gate(b, f->gate_up, f->hidden, tokens, c->ffn_width, c->gelu);
+    join(f, layer->down, f->hidden, layer->ffn_out_gain, tokens);
+    return 0;
+}
+
+int forward_run(forward *f, quire_step *step, const int32_t *ids, const int32_t *wanted, uint32_t count, float *logits,
+                infer_error *error)
 {
     const model *m = f->model;
     const model_config *c = &m->config;
     backend *b = m->backend;
     const backend_ops *ops = b->ops;
+    const quire_view *view = quire_step_view(step, 0); /* tokens and positions are the same in every group */
     uint32_t tokens = view->tokens;
     if (tokens > f->most_tokens || count > f->most_logits)
         return infer_fail(error, "a step of %" PRIu32 " tokens with %" PRIu32 " rows of logits; at most %" PRIu32
                           " and %" PRIu32, tokens, count, f->most_tokens, f->most_logits);
 
     ops->begin(b, view);
-    ops->embed(b, m->embedding, ids, tokens, f->stream);
-    for (uint32_t i = 0; i < c->layers; i++) {
-        const model_layer *layer = &m->layer[i];
-        ops->norm(b, f->stream, layer->attention_gain, c->epsilon, f->normed, tokens, c->width);
-        ops->matmul(b, layer->qkv, f->normed, f->qkv, tokens, false);
-        ops->rope(b, f->qkv, m->rope_table, view->positions, tokens, qkv_width(c), c->heads + c->kv_heads,
-                  c->head_dim);
-        if (attention(f, view, i, error)) return -1;
-        ops->matmul(b, layer->output, f->attended, f->stream, tokens, true);
-        ops->norm(b, f->stream, layer->ffn_gain, c->epsilon, f->normed, tokens, c->width);
-        ops->matmul(b, layer->gate_up, f->normed, f->gate_up, tokens, false);
-        ops->swiglu(b, f->gate_up, f->hidden, tokens, c->ffn_width);
-        ops->matmul(b, layer->down, f->hidden, f->stream, tokens, true);
-    }
+    ops->embed(b, m->embedding, ids, tokens, c->embedding_scale, f->stream);
+    for (uint32_t i = 0; i < c->layers; i++)
+        if (run_layer(f, &m->layer[i], step, view->positions, tokens, error)) return -1;
     if (count == 0) return 0;
     ops->pick(b, f->stream, wanted, count, c->width, f->picked);
-    ops->norm(b, f->picked, m->final_gain, c->epsilon, f->picked, count, c->width);
+    ops->norm(b, f->picked, m->final_gain, c->epsilon, f->picked, count, c->width, false);
     ops->matmul(b, m->head, f->picked, f->logits, count, false);
     return ops->read(b, logits, f->logits, count * backend_stride(c->vocabulary), error);
 }

@@ -1,7 +1,7 @@
-/* forward.h: the forward pass of a Llama model over one step of a Quire cache.
+/* forward.h: the forward pass of a model over one step of a Quire cache.
  *
  * This is where an engine meets Quire: between quire_step_submit and quire_step_commit, each layer calls quire_append
- * and quire_attend on the step's view, and nothing else knows about blocks.
+ * and quire_attend_with on the view of its group, and nothing else knows about blocks.
  *
  * Errors: see error.h.
  */
@@ -17,9 +17,9 @@ typedef struct forward forward;
 int forward_open(forward **out, const model *model, uint32_t most_tokens, uint32_t most_logits, infer_error *error);
 void forward_close(forward *forward); /* NULL is allowed */
 
-/* Computes the view's tokens, whose ids are given in the view's order, and stores their K and V. `logits` is host
+/* Computes the tokens of a submitted step, whose ids are given in its order, and stores their K and V. `logits` is host
  * memory, [count][backend_stride(vocabulary)]; row i is that of token wanted[i], an index into the step's tokens. */
-int forward_run(forward *forward, const quire_view *view, const int32_t *ids, const int32_t *wanted, uint32_t count,
+int forward_run(forward *forward, quire_step *step, const int32_t *ids, const int32_t *wanted, uint32_t count,
                 float *logits, infer_error *error);
 
 #endif

@@ -1,4 +1,5 @@
-#include "model.h"
+#include "model_families.h"
+#include "dequant.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -10,110 +11,145 @@ enum {
     ROWS_AT_ONCE = 256, /* decoded to float at a time */
     MOST_LAYERS = 1024,
     MOST_WIDTH = 1 << 18,
-    MOST_CONTEXT = 1 << 20
+    MOST_CONTEXT = 1 << 20,
+    MOST_HEAD_DIM = 512,
+    NAME_BYTES = 80
 };
 
-typedef struct loader {
-    const gguf_file *file;
-    model *m;
-    infer_error *error;
-    float *rows;   /* ROWS_AT_ONCE of the widest matrix */
-    size_t used;   /* tensors of the file that went into the model */
-} loader;
+typedef model_loader loader;
 
 /* ---- configuration ----------------------------------------------------------------------------------------- */
 
-static int read_number(const gguf_file *file, const char *key, uint32_t least, uint32_t most, uint32_t *out,
-                       infer_error *error)
+static const char *key_of(const loader *l, const char *name, char key[NAME_BYTES])
 {
-    if (gguf_get_u32(file, key, out, error)) return -1;
+    snprintf(key, NAME_BYTES, "%s.%s", l->family->architecture, name);
+    return key;
+}
+
+bool model_has(const loader *l, const char *name)
+{
+    char key[NAME_BYTES];
+    return gguf_has(l->file, key_of(l, name, key));
+}
+
+int model_read_number(loader *l, const char *name, uint32_t least, uint32_t most, uint32_t *out)
+{
+    char key[NAME_BYTES];
+    if (gguf_get_u32(l->file, key_of(l, name, key), out, l->error)) return -1;
     if (*out < least || *out > most)
-        return infer_fail(error, "the model's %s is %" PRIu32 "; it must be %" PRIu32 " to %" PRIu32, key, *out,
+        return infer_fail(l->error, "the model's %s is %" PRIu32 "; it must be %" PRIu32 " to %" PRIu32, key, *out,
                           least, most);
     return 0;
 }
 
-static int read_heads(const gguf_file *file, model_config *c, infer_error *error)
+int model_read_base(loader *l, const char *name, float *out)
 {
-    if (read_number(file, "llama.attention.head_count", 1, 1024, &c->heads, error)) return -1;
-    c->kv_heads = c->heads;
-    if (gguf_has(file, "llama.attention.head_count_kv") &&
-        read_number(file, "llama.attention.head_count_kv", 1, 1024, &c->kv_heads, error))
-        return -1;
-    if (c->heads % c->kv_heads)
-        return infer_fail(error, "the model has %" PRIu32 " query heads for %" PRIu32 " kv heads; they must divide",
-                          c->heads, c->kv_heads);
-    if (gguf_has(file, "llama.attention.key_length")) {
-        uint32_t value_length;
-        if (read_number(file, "llama.attention.key_length", 8, 512, &c->head_dim, error) ||
-            read_number(file, "llama.attention.value_length", 8, 512, &value_length, error))
-            return -1;
-        if (value_length != c->head_dim)
-            return infer_fail(error, "keys of %" PRIu32 " and values of %" PRIu32 " elements; this example needs "
-                              "them equal", c->head_dim, value_length);
-    } else {
-        if (c->width % c->heads)
-            return infer_fail(error, "the width %" PRIu32 " is no multiple of the %" PRIu32 " heads", c->width,
-                              c->heads);
-        c->head_dim = c->width / c->heads;
-    }
-    if (c->head_dim % 8 || c->head_dim > 512)
-        return infer_fail(error, "heads of %" PRIu32 " elements; Quire takes multiples of 8 up to 512", c->head_dim);
+    char key[NAME_BYTES];
+    if (model_has(l, name) && gguf_get_float(l->file, key_of(l, name, key), out, l->error)) return -1;
+    if (!(*out >= 1.0f && isfinite(*out)))
+        return infer_fail(l->error, "%s is %g; it must be 1 or more", key_of(l, name, key), (double)*out);
     return 0;
 }
 
-static int read_rope(const gguf_file *file, model_config *c, infer_error *error)
+int model_refuse_unless_zero(loader *l, const char *name, const char *what)
 {
-    c->rope_base = 10000.0f;
-    if (gguf_has(file, "llama.rope.freq_base") && gguf_get_float(file, "llama.rope.freq_base", &c->rope_base, error))
+    char key[NAME_BYTES];
+    float value = 0.0f;
+    if (model_has(l, name) && gguf_get_float(l->file, key_of(l, name, key), &value, l->error)) return -1;
+    return value == 0.0f ? 0 : infer_fail(l->error, "%s is %g: %s, which this example does not have for this "
+                                          "architecture", key, (double)value, what);
+}
+
+static int read_heads(loader *l)
+{
+    model_config *c = &l->m->config;
+    if (model_read_number(l, "attention.head_count", 1, 1024, &c->heads)) return -1;
+    c->kv_heads = c->heads;
+    if (model_has(l, "attention.head_count_kv") &&
+        model_read_number(l, "attention.head_count_kv", 1, 1024, &c->kv_heads))
         return -1;
-    if (!(c->rope_base >= 1.0f && isfinite(c->rope_base)))
-        return infer_fail(error, "llama.rope.freq_base is %g; it must be 1 or more", (double)c->rope_base);
+    if (c->heads % c->kv_heads)
+        return infer_fail(l->error, "the model has %" PRIu32 " query heads for %" PRIu32 " kv heads; they must divide",
+                          c->heads, c->kv_heads);
+    if (model_has(l, "attention.key_length")) {
+        uint32_t value_length;
+        if (model_read_number(l, "attention.key_length", 8, MOST_HEAD_DIM, &c->head_dim) ||
+            model_read_number(l, "attention.value_length", 8, MOST_HEAD_DIM, &value_length))
+            return -1;
+        if (value_length != c->head_dim)
+            return infer_fail(l->error, "keys of %" PRIu32 " and values of %" PRIu32 " elements; this example needs "
+                              "them equal", c->head_dim, value_length);
+    } else {
+        if (c->width % c->heads)
+            return infer_fail(l->error, "the width %" PRIu32 " is no multiple of the %" PRIu32 " heads", c->width,
+                              c->heads);
+        c->head_dim = c->width / c->heads;
+    }
+    if (c->head_dim % 8 || c->head_dim > MOST_HEAD_DIM)
+        return infer_fail(l->error, "heads of %" PRIu32 " elements; Quire takes multiples of 8 up to %d", c->head_dim,
+                          MOST_HEAD_DIM);
+    return 0;
+}
+
+static int read_rope(loader *l)
+{
+    const model_config *c = &l->m->config;
+    char key[NAME_BYTES];
     uint32_t turned = c->head_dim;
-    if (gguf_has(file, "llama.rope.dimension_count") &&
-        gguf_get_u32(file, "llama.rope.dimension_count", &turned, error))
+    l->rope_base[MODEL_ROPE_GLOBAL] = 10000.0f;
+    if (model_read_base(l, "rope.freq_base", &l->rope_base[MODEL_ROPE_GLOBAL])) return -1;
+    if (model_has(l, "rope.dimension_count") &&
+        gguf_get_u32(l->file, key_of(l, "rope.dimension_count", key), &turned, l->error))
         return -1;
     if (turned != c->head_dim)
-        return infer_fail(error, "rotary embedding over %" PRIu32 " of %" PRIu32 " elements; this example turns whole "
+        return infer_fail(l->error, "rotary embedding over %" PRIu32 " of %" PRIu32 " elements; this example turns whole "
                           "heads", turned, c->head_dim);
     gguf_string scaling = { "none", 4 };
-    if (gguf_has(file, "llama.rope.scaling.type") &&
-        gguf_get_string(file, "llama.rope.scaling.type", &scaling, error))
+    if (model_has(l, "rope.scaling.type") &&
+        gguf_get_string(l->file, key_of(l, "rope.scaling.type", key), &scaling, l->error))
         return -1;
     if (!gguf_string_is(scaling, "none"))
-        return infer_fail(error, "rotary scaling \"%.*s\"; this example knows none", (int)scaling.length,
+        return infer_fail(l->error, "rotary scaling \"%.*s\"; this example knows none", (int)scaling.length,
                           scaling.data);
     return 0;
 }
 
-static int read_config(const gguf_file *file, uint32_t context, model_config *c, infer_error *error)
+static int find_family(loader *l)
 {
+    static const model_family *const families[] = { &model_llama, &model_gemma3 };
     gguf_string architecture;
-    if (gguf_get_string(file, "general.architecture", &architecture, error)) return -1;
-    if (!gguf_string_is(architecture, "llama"))
-        return infer_fail(error, "the model's architecture is \"%.*s\"; this example knows \"llama\"",
-                          (int)(architecture.length < 64 ? architecture.length : 64), architecture.data);
+    if (gguf_get_string(l->file, "general.architecture", &architecture, l->error)) return -1;
+    for (size_t i = 0; i < sizeof families / sizeof families[0]; i++)
+        if (gguf_string_is(architecture, families[i]->architecture)) l->family = families[i];
+    if (l->family) return 0;
+    return infer_fail(l->error, "the model's architecture is \"%.*s\"; this example knows \"llama\" and \"gemma3\"",
+                      (int)(architecture.length < 64 ? architecture.length : 64), architecture.data);
+}
+
+static int read_config(loader *l, uint32_t context)
+{
+    model_config *c = &l->m->config;
+    char key[NAME_BYTES];
     uint32_t trained;
-    if (read_number(file, "llama.block_count", 1, MOST_LAYERS, &c->layers, error) ||
-        read_number(file, "llama.embedding_length", 8, MOST_WIDTH, &c->width, error) ||
-        read_number(file, "llama.feed_forward_length", 8, MOST_WIDTH, &c->ffn_width, error) ||
-        read_number(file, "llama.context_length", 1, UINT32_MAX, &trained, error) ||
-        gguf_get_float(file, "llama.attention.layer_norm_rms_epsilon", &c->epsilon, error))
+    if (find_family(l) || model_read_number(l, "block_count", 1, MOST_LAYERS, &c->layers) ||
+        model_read_number(l, "embedding_length", 8, MOST_WIDTH, &c->width) ||
+        model_read_number(l, "feed_forward_length", 8, MOST_WIDTH, &c->ffn_width) ||
+        model_read_number(l, "context_length", 1, UINT32_MAX, &trained) ||
+        gguf_get_float(l->file, key_of(l, "attention.layer_norm_rms_epsilon", key), &c->epsilon, l->error))
         return -1;
     if (!(c->epsilon >= 0.0f && c->epsilon < 1.0f))
-        return infer_fail(error, "llama.attention.layer_norm_rms_epsilon is %g; it must be 0 to 1",
-                          (double)c->epsilon);
+        return infer_fail(l->error, "%s is %g; it must be 0 to 1", key, (double)c->epsilon);
     if (context > trained)
-        return infer_fail(error, "a context of %" PRIu32 " tokens; the model was trained for %" PRIu32, context,
+        return infer_fail(l->error, "a context of %" PRIu32 " tokens; the model was trained for %" PRIu32, context,
                           trained);
     c->context = context ? context : trained < MOST_CONTEXT ? trained : MOST_CONTEXT;
-    const gguf_tensor *embedding = gguf_find_tensor(file, "token_embd.weight");
-    if (!embedding) return infer_fail(error, "the model has no tensor token_embd.weight");
+    const gguf_tensor *embedding = gguf_find_tensor(l->file, "token_embd.weight");
+    if (!embedding) return infer_fail(l->error, "the model has no tensor token_embd.weight");
     if (embedding->rows < 1 || embedding->rows > MOST_WIDTH * 16u)
-        return infer_fail(error, "token_embd.weight has %" PRIu64 " rows; it must be 1 to %u", embedding->rows,
+        return infer_fail(l->error, "token_embd.weight has %" PRIu64 " rows; it must be 1 to %u", embedding->rows,
                           MOST_WIDTH * 16u);
     c->vocabulary = (uint32_t)embedding->rows;
-    return read_heads(file, c, error) || read_rope(file, c, error) ? -1 : 0;
+    return read_heads(l) || read_rope(l) || l->family->read(l) ? -1 : 0;
 }
 
 /* ---- tensors ----------------------------------------------------------------------------------------------- */
@@ -134,32 +170,52 @@ static const gguf_tensor *find(loader *l, const char *name, uint64_t rows, uint6
     return tensor;
 }
 
-static int load_vector(loader *l, const char *name, uint32_t width, float **out)
+/* Where element or row `index` of the cache's order stands in the file. The rotary embedding turns neighbours (2i, 2i + 1);
+ * a family that pairs the halves of a head has queries and keys reordered here, alike, which no score can tell. */
+static uint32_t file_order(const loader *l, uint32_t index)
+{
+    uint32_t size = l->m->config.head_dim, at = index % size;
+    return l->family->halves ? index - at + at / 2 + (at % 2 ? size / 2 : 0) : index;
+}
+
+static int load_vector(loader *l, const char *name, uint32_t width, bool turned, float **out)
 {
     backend *b = l->m->backend;
     const gguf_tensor *tensor = find(l, name, 1, width);
-    if (!tensor || gguf_tensor_rows(tensor, 0, 1, l->rows, l->error)) return -1;
+    float *values = l->rows, *ordered = l->rows + width;
+    if (!tensor || gguf_tensor_rows(tensor, 0, 1, values, l->error)) return -1;
+    for (uint32_t i = 0; i < width; i++) ordered[i] = values[turned ? file_order(l, i) : i];
     *out = b->ops->alloc(b, width);
     if (!*out) return infer_fail(l->error, "no memory for tensor %s", name);
-    return b->ops->write(b, *out, l->rows, width, l->error);
+    return b->ops->write(b, *out, ordered, width, l->error);
+}
+
+int model_load_gain(loader *l, uint32_t index, const char *suffix, uint32_t width, bool turned, float **out)
+{
+    char name[NAME_BYTES];
+    snprintf(name, sizeof name, "blk.%" PRIu32 ".%s.weight", index, suffix);
+    return load_vector(l, name, width, turned, out);
 }
 
 /* One matrix from up to three tensors, below one another. */
 typedef struct part {
     const char *name;
     uint32_t rows;
+    bool turned; /* rows are elements of queries or keys */
 } part;
 
 static int load_part(loader *l, matrix *to, uint32_t first, const part *p, uint32_t columns)
 {
     backend *b = l->m->backend;
     const gguf_tensor *tensor = find(l, p->name, p->rows, columns);
+    bool reorder = p->turned && l->family->halves;
     if (!tensor) return -1;
     for (uint32_t row = 0; row < p->rows; row += ROWS_AT_ONCE) {
         uint32_t n = p->rows - row < ROWS_AT_ONCE ? p->rows - row : ROWS_AT_ONCE;
-        if (gguf_tensor_rows(tensor, row, n, l->rows, l->error) ||
-            b->ops->matrix_put(b, to, first + row, n, l->rows, l->error))
-            return -1;
+        int status = reorder ? 0 : gguf_tensor_rows(tensor, row, n, l->rows, l->error);
+        for (uint32_t i = 0; reorder && i < n && !status; i++)
+            status = gguf_tensor_rows(tensor, file_order(l, row + i), 1, l->rows + (size_t)i * columns, l->error);
+        if (status || b->ops->matrix_put(b, to, first + row, n, l->rows, l->error)) return -1;
     }
     return 0;
 }
@@ -176,20 +232,36 @@ static int load_matrix(loader *l, const part *parts, size_t count, uint32_t colu
     return 0;
 }
 
-static int load_layer(loader *l, uint32_t index)
+/* The embedding or the head, [vocabulary][width]: the largest matrices, kept in eight bits where the file has them so and
+ * the backend can. The numbers are the same. */
+static int load_vocabulary(loader *l, const char *name, matrix **out)
+{
+    const model_config *c = &l->m->config;
+    backend *b = l->m->backend;
+    const gguf_tensor *tensor = gguf_find_tensor(l->file, name);
+    part whole = { .name = name, .rows = c->vocabulary };
+    if (!tensor || tensor->type->number != TENSOR_Q8_0 || !b->ops->matrix_open_q8)
+        return load_matrix(l, &whole, 1, c->width, out);
+    if (!find(l, name, c->vocabulary, c->width)) return -1;
+    *out = b->ops->matrix_open_q8(b, c->vocabulary, c->width);
+    if (!*out) return infer_fail(l->error, "no memory for tensor %s", name);
+    return b->ops->matrix_put_q8(b, *out, tensor->data, l->error);
+}
+
+int model_load_layer(loader *l, uint32_t index)
 {
     const model_config *c = &l->m->config;
     model_layer *layer = &l->m->layer[index];
-    char name[9][64];
-    static const char *const suffixes[9] = { "attn_norm", "ffn_norm", "attn_q", "attn_k", "attn_v",
-                                             "attn_output", "ffn_gate", "ffn_up", "ffn_down" };
-    for (int i = 0; i < 9; i++) snprintf(name[i], sizeof name[i], "blk.%" PRIu32 ".%s.weight", index, suffixes[i]);
+    char name[7][NAME_BYTES];
+    static const char *const suffixes[7] = { "attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up",
+                                             "ffn_down" };
+    for (int i = 0; i < 7; i++) snprintf(name[i], sizeof name[i], "blk.%" PRIu32 ".%s.weight", index, suffixes[i]);
     uint32_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim;
-    part qkv[3] = { { name[2], q }, { name[3], kv }, { name[4], kv } };
-    part output = { name[5], c->width }, down = { name[8], c->width };
-    part gate_up[2] = { { name[6], c->ffn_width }, { name[7], c->ffn_width } };
-    return load_vector(l, name[0], c->width, &layer->attention_gain) ||
-           load_vector(l, name[1], c->width, &layer->ffn_gain) ||
+    part qkv[3] = { { name[0], q, true }, { name[1], kv, true }, { name[2], kv, false } };
+    part output = { .name = name[3], .rows = c->width }, down = { .name = name[6], .rows = c->width };
+    part gate_up[2] = { { .name = name[4], .rows = c->ffn_width }, { .name = name[5], .rows = c->ffn_width } };
+    return model_load_gain(l, index, "attn_norm", c->width, false, &layer->attention_gain) ||
+           model_load_gain(l, index, "ffn_norm", c->width, false, &layer->ffn_gain) ||
            load_matrix(l, qkv, 3, c->width, &layer->qkv) ||
            load_matrix(l, &output, 1, q, &layer->output) ||
            load_matrix(l, gate_up, 2, c->width, &layer->gate_up) ||
@@ -198,34 +270,42 @@ static int load_layer(loader *l, uint32_t index)
 
 /* The angle of pair i at position p is p / (base^(2i / head_dim) * factor[i]); the factors are Llama 3.1's. Computed
  * in double: at position 8,000 a float angle would be off by 5e-4. */
-static int load_rope_table(loader *l)
+static int load_rope_table(loader *l, double base, const float *factor, float **out)
 {
-    model *m = l->m;
-    const model_config *c = &m->config;
-    uint32_t pairs = c->head_dim / 2;
+    backend *b = l->m->backend;
+    const model_config *c = &l->m->config;
     size_t floats = (size_t)c->context * c->head_dim;
-    float factor[256];
-    for (uint32_t i = 0; i < pairs; i++) factor[i] = 1.0f;
-    if (gguf_find_tensor(l->file, "rope_freqs.weight")) {
-        const gguf_tensor *tensor = find(l, "rope_freqs.weight", 1, pairs);
-        if (!tensor || gguf_tensor_rows(tensor, 0, 1, factor, l->error)) return -1;
-    }
     float *table = malloc(floats * sizeof *table);
-    m->rope_table = m->backend->ops->alloc(m->backend, floats);
-    if (!table || !m->rope_table) {
+    *out = b->ops->alloc(b, floats);
+    if (!table || !*out) {
         free(table);
         return infer_fail(l->error, "no memory for the rotary table of %" PRIu32 " positions", c->context);
     }
-    for (uint32_t i = 0; i < pairs; i++) {
-        double turn = pow((double)c->rope_base, -2.0 * i / c->head_dim) / (double)factor[i];
+    for (uint32_t i = 0; i < c->head_dim / 2; i++) {
+        double turn = pow(base, -2.0 * i / c->head_dim) / (double)factor[i];
         for (uint32_t p = 0; p < c->context; p++) {
             table[(size_t)p * c->head_dim + 2 * i] = (float)cos(p * turn);
             table[(size_t)p * c->head_dim + 2 * i + 1] = (float)sin(p * turn);
         }
     }
-    int status = m->backend->ops->write(m->backend, m->rope_table, table, floats, l->error);
+    int status = b->ops->write(b, *out, table, floats, l->error);
     free(table);
     return status;
+}
+
+static int load_rope_tables(loader *l)
+{
+    model *m = l->m;
+    uint32_t pairs = m->config.head_dim / 2;
+    float factor[MOST_HEAD_DIM / 2];
+    for (uint32_t i = 0; i < pairs; i++) factor[i] = 1.0f;
+    if (gguf_find_tensor(l->file, "rope_freqs.weight")) {
+        const gguf_tensor *tensor = find(l, "rope_freqs.weight", 1, pairs);
+        if (!tensor || gguf_tensor_rows(tensor, 0, 1, factor, l->error)) return -1;
+    }
+    for (int i = 0; i < MODEL_ROPES; i++)
+        if (l->rope_base[i] > 0.0f && load_rope_table(l, (double)l->rope_base[i], factor, &m->rope_table[i])) return -1;
+    return 0;
 }
 
 static int load_all(loader *l)
@@ -237,18 +317,27 @@ static int load_all(loader *l)
     l->rows = malloc((size_t)ROWS_AT_ONCE * widest * sizeof *l->rows);
     m->layer = calloc(c->layers, sizeof *m->layer);
     if (!l->rows || !m->layer) return infer_fail(l->error, "no memory for the model's tables");
-    part embedding = { "token_embd.weight", c->vocabulary }, head = { "output.weight", c->vocabulary };
-    if (load_matrix(l, &embedding, 1, c->width, &m->embedding)) return -1;
+    if (load_vocabulary(l, "token_embd.weight", &m->embedding)) return -1;
     m->head = m->embedding;
-    if (gguf_find_tensor(l->file, "output.weight") && load_matrix(l, &head, 1, c->width, &m->head)) return -1;
-    if (load_vector(l, "output_norm.weight", c->width, &m->final_gain) || load_rope_table(l)) return -1;
-    for (uint32_t i = 0; i < c->layers; i++)
-        if (load_layer(l, i)) return -1;
+    if (gguf_find_tensor(l->file, "output.weight") && load_vocabulary(l, "output.weight", &m->head)) return -1;
+    if (load_vector(l, "output_norm.weight", c->width, false, &m->final_gain) || load_rope_tables(l)) return -1;
+    for (uint32_t i = 0; i < c->layers; i++) {
+        m->layer[i].index = i;
+        if (l->family->load_layer(l, i)) return -1;
+    }
     /* A tensor that went nowhere (a bias, an expert) would make wrong answers, not an error, if it were skipped. */
     if (l->used != gguf_tensor_count(l->file))
-        return infer_fail(l->error, "the model has %zu tensors, of which this example knows %zu: it is no plain Llama "
-                          "(biases, experts?)", gguf_tensor_count(l->file), l->used);
+        return infer_fail(l->error, "the model has %zu tensors, of which this example knows %zu: it is no plain %s "
+                          "(biases, experts?)", gguf_tensor_count(l->file), l->used, l->family->architecture);
     return 0;
+}
+
+uint32_t model_groups(const model *m, quire_group groups[MODEL_MOST_GROUPS])
+{
+    const model_config *c = &m->config;
+    groups[0] = (quire_group){ .layers = c->layers, .kv_heads = c->kv_heads, .head_dim = c->head_dim,
+                               .query_heads = c->heads };
+    return 1;
 }
 
 int model_open(model **out, const gguf_file *file, backend *backend, uint32_t context, infer_error *error)
@@ -257,7 +346,7 @@ int model_open(model **out, const gguf_file *file, backend *backend, uint32_t co
     if (!m) return infer_fail(error, "no memory for the model");
     m->backend = backend;
     loader l = { .file = file, .m = m, .error = error };
-    int status = read_config(file, context, &m->config, error) || load_all(&l) ? -1 : 0;
+    int status = read_config(&l, context) || load_all(&l) ? -1 : 0;
     free(l.rows);
     if (status) model_close(m);
     else *out = m;
@@ -274,11 +363,12 @@ void model_close(model *m)
         b->ops->matrix_close(b, layer->gate_up);
         b->ops->matrix_close(b, layer->output);
         b->ops->matrix_close(b, layer->qkv);
-        b->ops->free(b, layer->ffn_gain);
-        b->ops->free(b, layer->attention_gain);
+        float *gains[] = { layer->ffn_out_gain, layer->attention_out_gain, layer->key_gain, layer->query_gain,
+                           layer->ffn_gain, layer->attention_gain };
+        for (size_t j = 0; j < sizeof gains / sizeof gains[0]; j++) b->ops->free(b, gains[j]);
     }
     free(m->layer);
-    b->ops->free(b, m->rope_table);
+    for (int i = 0; i < MODEL_ROPES; i++) b->ops->free(b, m->rope_table[i]);
     b->ops->free(b, m->final_gain);
     if (m->head != m->embedding) b->ops->matrix_close(b, m->head);
     b->ops->matrix_close(b, m->embedding);

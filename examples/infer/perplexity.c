@@ -39,7 +39,7 @@ static int score_step(scorer *s, quire_seq seq, size_t first, uint32_t count, in
         infer_fail(error, "%s", quire_error_text());
         goto failed;
     }
-    if (forward_run(s->forward, quire_step_view(step, 0), s->ids + first, s->wanted, count, s->logits, error))
+    if (forward_run(s->forward, step, s->ids + first, s->wanted, count, s->logits, error))
         goto failed;
     if (quire_step_commit(step)) {
         infer_fail(error, "%s", quire_error_text());

@@ -19,16 +19,14 @@ void session_defaults(session_options *options)
 
 /* ---- the cache --------------------------------------------------------------------------------------------- */
 
-/* The cache's options; `group` is to live as long as they do. */
-static int cache_options(const session *s, quire_options *options, quire_group *group, infer_error *error)
+/* The cache's options; `groups` is to live as long as they do. */
+static int cache_options(const session *s, quire_options *options, quire_group groups[MODEL_MOST_GROUPS],
+                         infer_error *error)
 {
-    const model_config *c = &s->model->config;
     const session_options *given = &s->options;
     if (quire_options_init(options, sizeof *options)) return infer_fail(error, "%s", quire_error_text());
-    *group = (quire_group){ .layers = c->layers, .kv_heads = c->kv_heads, .head_dim = c->head_dim,
-                            .query_heads = c->heads };
-    options->groups = group;
-    options->group_count = 1;
+    options->groups = groups;
+    options->group_count = model_groups(s->model, groups);
     options->device = s->device;
     if (given->device_bytes) options->device_bytes = given->device_bytes;
     if (given->host_bytes != UINT64_MAX) options->host_bytes = given->host_bytes;
@@ -45,8 +43,8 @@ static int cache_options(const session *s, quire_options *options, quire_group *
 static int open_cache(session *s, infer_error *error)
 {
     quire_options options;
-    quire_group group;
-    if (cache_options(s, &options, &group, error)) return -1;
+    quire_group groups[MODEL_MOST_GROUPS];
+    if (cache_options(s, &options, groups, error)) return -1;
     if (quire_cache_open(&s->cache, &options)) return infer_fail(error, "%s", quire_error_text());
     return 0;
 }
@@ -146,9 +144,9 @@ void session_close(session *s)
 double session_token_bytes(const session *s, quire_dtype dtype)
 {
     quire_options options;
-    quire_group group;
+    quire_group groups[MODEL_MOST_GROUPS];
     uint64_t bytes = 0;
-    if (cache_options(s, &options, &group, NULL)) return 0;
+    if (cache_options(s, &options, groups, NULL)) return 0;
     if (dtype) options.dtype = dtype;
     if (quire_block_bytes(&options, &bytes)) return 0;
     return (double)bytes / options.block_tokens;

@@ -35,10 +35,10 @@ static void sim_begin(backend *b, const quire_view *view)
     ((sim_backend *)b)->stream = view->stream;
 }
 
-static void sim_embed(backend *b, const matrix *m, const int32_t *ids, uint32_t tokens, float *y)
+static void sim_embed(backend *b, const matrix *m, const int32_t *ids, uint32_t tokens, float scale, float *y)
 {
     backend *host = settle(b);
-    host->ops->embed(host, m, ids, tokens, y);
+    host->ops->embed(host, m, ids, tokens, scale, y);
 }
 
 static void sim_matmul(backend *b, const matrix *m, const float *x, float *y, uint32_t tokens, bool add)
@@ -48,10 +48,17 @@ static void sim_matmul(backend *b, const matrix *m, const float *x, float *y, ui
 }
 
 static void sim_norm(backend *b, const float *x, const float *gain, float epsilon, float *y, uint32_t tokens,
-                     uint32_t width)
+                     uint32_t width, bool add)
 {
     backend *host = settle(b);
-    host->ops->norm(host, x, gain, epsilon, y, tokens, width);
+    host->ops->norm(host, x, gain, epsilon, y, tokens, width, add);
+}
+
+static void sim_norm_heads(backend *b, float *x, const float *gain, float epsilon, uint32_t tokens, uint32_t width,
+                           uint32_t heads, uint32_t head_dim)
+{
+    backend *host = settle(b);
+    host->ops->norm_heads(host, x, gain, epsilon, tokens, width, heads, head_dim);
 }
 
 static void sim_rope(backend *b, float *x, const float *table, const int32_t *positions, uint32_t tokens,
@@ -61,10 +68,10 @@ static void sim_rope(backend *b, float *x, const float *table, const int32_t *po
     host->ops->rope(host, x, table, positions, tokens, width, heads, head_dim);
 }
 
-static void sim_swiglu(backend *b, const float *x, float *y, uint32_t tokens, uint32_t width)
+static void sim_gate(backend *b, const float *x, float *y, uint32_t tokens, uint32_t width, bool gelu)
 {
     backend *host = settle(b);
-    host->ops->swiglu(host, x, y, tokens, width);
+    host->ops->gate(host, x, y, tokens, width, gelu);
 }
 
 static void sim_pick(backend *b, const float *x, const int32_t *rows, uint32_t count, uint32_t width, float *y)
@@ -83,8 +90,9 @@ static const backend_ops sim_ops = {
     .embed = sim_embed,
     .matmul = sim_matmul,
     .norm = sim_norm,
+    .norm_heads = sim_norm_heads,
     .rope = sim_rope,
-    .swiglu = sim_swiglu,
+    .gate = sim_gate,
     .pick = sim_pick,
 };
 

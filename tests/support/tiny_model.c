@@ -47,27 +47,49 @@ static void add_layer(plan *p, int layer)
         { "ffn_gate", TINY_FFN, TINY_WIDTH },
         { "ffn_up", TINY_FFN, TINY_WIDTH },
         { "ffn_down", TINY_WIDTH, TINY_FFN },
+        /* of a Gemma only */
+        { "attn_q_norm", 1, TINY_HEAD_DIM },
+        { "attn_k_norm", 1, TINY_HEAD_DIM },
+        { "post_attention_norm", 1, TINY_WIDTH },
+        { "post_ffw_norm", 1, TINY_WIDTH },
     };
-    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+    size_t count = sizeof parts / sizeof parts[0] - (p->fault->gemma ? 0 : 4);
+    for (size_t i = 0; i < count; i++) {
         char name[64];
         snprintf(name, sizeof name, "blk.%d.%s.weight", layer, parts[i].name);
         add(p, name, parts[i].rows, parts[i].columns);
     }
 }
 
+/* A key under the architecture's name. */
+static const char *key_of(const plan *p, const char *name)
+{
+    static char key[64];
+    snprintf(key, sizeof key, "%s.%s", p->fault->gemma ? "gemma3" : "llama", name);
+    return key;
+}
+
 static void write_header(gguf_builder *b, const plan *p)
 {
+    const char *architecture = p->fault->gemma ? "gemma3" : "llama";
     uint64_t offset = 0;
-    build_header(b, p->count, 9);
-    build_key_string(b, "general.architecture", p->fault->architecture ? p->fault->architecture : "llama");
-    build_key_u32(b, "llama.block_count", TINY_LAYERS);
-    build_key_u32(b, "llama.embedding_length", TINY_WIDTH);
-    build_key_u32(b, "llama.feed_forward_length", TINY_FFN);
-    build_key_u32(b, "llama.context_length", TINY_CONTEXT);
-    build_key_u32(b, "llama.attention.head_count", TINY_HEADS);
-    build_key_u32(b, "llama.attention.head_count_kv", TINY_KV_HEADS);
-    build_key_float(b, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
-    build_key_float(b, "llama.rope.freq_base", 10000.0f);
+    build_header(b, p->count, p->fault->gemma ? 14 : 9);
+    build_key_string(b, "general.architecture", p->fault->architecture ? p->fault->architecture : architecture);
+    build_key_u32(b, key_of(p, "block_count"), TINY_LAYERS);
+    build_key_u32(b, key_of(p, "embedding_length"), TINY_WIDTH);
+    build_key_u32(b, key_of(p, "feed_forward_length"), TINY_FFN);
+    build_key_u32(b, key_of(p, "context_length"), TINY_CONTEXT);
+    build_key_u32(b, key_of(p, "attention.head_count"), TINY_HEADS);
+    build_key_u32(b, key_of(p, "attention.head_count_kv"), TINY_KV_HEADS);
+    build_key_float(b, key_of(p, "attention.layer_norm_rms_epsilon"), 1e-5f);
+    build_key_float(b, key_of(p, "rope.freq_base"), TINY_BASE);
+    if (p->fault->gemma) {
+        build_key_u32(b, key_of(p, "attention.key_length"), TINY_HEAD_DIM);
+        build_key_u32(b, key_of(p, "attention.value_length"), TINY_HEAD_DIM);
+        build_key_u32(b, key_of(p, "attention.sliding_window"), TINY_WINDOW);
+        build_key_u32(b, key_of(p, "attention.sliding_window_pattern"), 2);
+        build_key_float(b, key_of(p, "rope.freq_base_swa"), TINY_LOCAL_BASE);
+    }
     for (size_t i = 0; i < p->count; i++) {
         const tensor *t = &p->tensors[i];
         build_tensor(b, t->name, t->dimensions, t->ne, 0, offset);
