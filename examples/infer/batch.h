@@ -56,6 +56,7 @@ struct engine {
     int32_t *wanted;         /* [most_running]: tokens of the step whose logits are needed */
     float *logits;           /* [most_running][vocabulary] */
     double *work;            /* [vocabulary] of the sampler */
+    double prefill_rate;     /* tokens a second of steps that are mostly prompt; 0: none yet */
 };
 
 /* Opens sequences for waiting branches and matches their tokens, oldest first. */

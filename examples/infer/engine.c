@@ -273,13 +273,25 @@ static uint32_t list_wanted(engine *e)
     return count;
 }
 
-static int compute(engine *e, quire_step *step, infer_error *error)
+/* Tells the cache how fast prompts are computed, so that it can weigh a restore against that. */
+static int note_rate(engine *e, uint32_t tokens, double seconds, infer_error *error)
 {
+    enum { PROMPT_TOKENS = 32 }; /* fewer are decode steps mostly, which say little about prompts */
+    if (tokens < PROMPT_TOKENS || seconds <= 0) return 0;
+    double rate = tokens / seconds;
+    e->prefill_rate += (e->prefill_rate > 0 ? 0.2 : 1.0) * (rate - e->prefill_rate);
+    if (quire_cache_prefill_rate(e->cache, e->prefill_rate)) return infer_fail(error, "%s", quire_error_text());
+    return 0;
+}
+
+static int compute(engine *e, quire_step *step, uint32_t tokens, infer_error *error)
+{
+    double began = batch_seconds();
     if (quire_step_submit(step)) return infer_fail(error, "%s", quire_error_text());
     uint32_t wanted = list_wanted(e);
     if (forward_run(e->forward, step, e->ids, e->wanted, wanted, e->logits, error)) return -1;
     if (quire_step_commit(step)) return infer_fail(error, "%s", quire_error_text());
-    return 0;
+    return note_rate(e, tokens, batch_seconds() - began, error); /* the logits are here, so the step has run */
 }
 
 int engine_step(engine *e, bool *busy, infer_error *error)
@@ -291,7 +303,7 @@ int engine_step(engine *e, bool *busy, infer_error *error)
     *busy = e->first != NULL;
     if (!*busy) return 0;
     if (quire_step_begin(e->cache, NULL, &step)) return infer_fail(error, "%s", quire_error_text());
-    if (batch_add(e, step, &tokens, error) || (tokens && compute(e, step, error))) {
+    if (batch_add(e, step, &tokens, error) || (tokens && compute(e, step, tokens, error))) {
         quire_step_cancel(step);
         return -1;
     }

@@ -202,6 +202,11 @@ QUIRE_API quire_status quire_cache_drain(quire_cache *cache, uint64_t timeout_us
 QUIRE_API quire_status quire_cache_check(quire_cache *cache);
 /* Forgets every cached block that no sequence uses, in all tiers. */
 QUIRE_API quire_status quire_cache_clear(quire_cache *cache);
+/* How fast the engine computes prompts, in tokens a second, as it measures it; 0, as at open: not known. Once it is known, a
+ * match restores from the host only what is cheaper to fetch than to compute, by the measured speed of restores and what is
+ * in flight already; the rest counts as a miss. Call it as often as the engine measures. QUIRE_EINVAL: negative or no
+ * number. */
+QUIRE_API quire_status quire_cache_prefill_rate(quire_cache *cache, double tokens_per_s);
 /* Grows or shrinks the arena while sequences are open: memory is mapped behind the range of addresses that was reserved at
  * open, or given back to the machine, in sections of whole blocks; quire_cache_options says the size that came of it, at
  * most `device_bytes`. No pointer changes; the block tables of later steps do. Shrinking evicts what has no room by the
@@ -371,6 +376,7 @@ typedef struct quire_stats {
     uint64_t evictions_device, evictions_host; /* blocks dropped from a tier to make room */
     uint64_t offloads, offload_bytes, offload_failures;
     uint64_t restores, restore_bytes, restore_failures, checksum_failures;
+    uint64_t restores_declined; /* matches that left blocks on the host, since computing them was cheaper */
     uint64_t events_lost;
     /* occupancy now, in blocks: device_total = free + open + used + cached + moving */
     uint64_t device_total, device_free, device_open, device_used, device_cached, device_moving;

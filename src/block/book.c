@@ -127,6 +127,11 @@ void quire__book_set_time(quire__book *book, uint64_t now_us)
         book->now = now_us;
 }
 
+void quire__book_set_costs(quire__book *book, const quire__costs *costs)
+{
+    book->costs = *costs;
+}
+
 uint64_t quire__book_time(const quire__book *book)
 {
     return book->now;
@@ -462,6 +467,7 @@ void quire__book_stats(const quire__book *book, quire_stats *stats)
     stats->copies_on_write = counters->copies_on_write;
     stats->evictions_device = counters->evictions_device;
     stats->evictions_host = counters->evictions_host;
+    stats->restores_declined = counters->restores_declined;
     stats->events_lost = book->events.lost;
 
     stats->device_total = quire__pool_present(pool);

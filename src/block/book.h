@@ -39,6 +39,14 @@ void quire__book_close(quire__book *book);
 void quire__book_set_time(quire__book *book, uint64_t now_us);
 uint64_t quire__book_time(const quire__book *book);
 
+/* What a block costs to fetch and to compute, as measured; microseconds. A match restores only where that is cheaper. All 0, as
+ * at open: it always does. */
+typedef struct quire__costs {
+    double restore_block_us, restore_wait_us; /* wait: before the first block moves */
+    double compute_block_us;
+} quire__costs;
+void quire__book_set_costs(quire__book *book, const quire__costs *costs);
+
 /* ---- sequences */
 quire_status quire__book_seq_open(quire__book *book, uint64_t domain, uint32_t *seq);
 /* Most moves a match can plan: max_seq blocks. Restores stop (a shorter hit) where no slot can be had above the

@@ -39,10 +39,15 @@ static bool partial_fits(const quire__book *book, uint32_t count)
     return quire__chain_blocks_of(book, count) < quire__pool_present(&book->pool);
 }
 
-/* Part of a block is worth a restore when it is at least half. */
+/* Part of a block is worth a restore when it is at least half, and computing it is not cheaper. */
 static bool partial_worth(const quire__book *book, uint32_t node, uint32_t common)
 {
-    return book->pool.nodes[node].slot[QUIRE_TIER_DEVICE] != QUIRE__NONE || common >= book->config.block_tokens / 2;
+    const quire__costs *costs = &book->costs;
+    if (book->pool.nodes[node].slot[QUIRE_TIER_DEVICE] != QUIRE__NONE)
+        return true;
+    return common >= book->config.block_tokens / 2 &&
+           (costs->compute_block_us == 0 || costs->compute_block_us * common / book->config.block_tokens >
+                                                costs->restore_wait_us + costs->restore_block_us);
 }
 
 static uint32_t last_of(const quire__chain *chain)
@@ -69,13 +74,21 @@ static uint32_t take_present(quire__book *book, quire__chain *chain, const int32
     return walk.missing;
 }
 
+/* Can the node be restored? */
+static bool restorable(const quire__book *book, uint32_t node)
+{
+    /* A restore that lost its destination (seal.c) still reads it: rare, so a miss. */
+    return book->pool.nodes[node].state[QUIRE_TIER_HOST] == QUIRE__RESIDENT &&
+           !(book->pool.nodes[node].reads & QUIRE__READS_HOST);
+}
+
 /* Plans the restore of a node that is on the host only. False: no slot for it (`spare` must stay available), or no room
  * in the plan. */
 static bool restore(quire__book *book, quire__chain *chain, uint32_t node, uint32_t spare, quire__plan *plan)
 {
     quire__node *record = &book->pool.nodes[node];
-    if (record->state[QUIRE_TIER_HOST] != QUIRE__RESIDENT || (record->reads & QUIRE__READS_HOST))
-        return false; /* a restore that lost its destination (seal.c) still reads it: rare, so a miss */
+    if (!restorable(book, node))
+        return false;
     if (quire__plan_room(plan) == 0 || quire__residency_available(book) <= spare)
         return false;
     uint32_t slot = quire__residency_device_slot(book);
@@ -100,13 +113,48 @@ static bool restore(quire__book *book, quire__chain *chain, uint32_t node, uint3
     return true;
 }
 
-/* Restores from `node` on, as far as the tree and the room go. */
-static void take_missing(quire__book *book, quire__chain *chain, const int32_t *tokens, uint32_t limit, uint32_t node,
+enum { DECLINED_AT_MOST = 63 /* in a row; then one is restored all the same, or a link that became fast would never be seen */ };
+
+/* How many blocks of the prompt could be restored, from `node` on. */
+static uint32_t count_restorable(const quire__book *book, const quire__chain *chain, const int32_t *tokens, uint32_t limit,
+                                 uint32_t node)
+{
+    uint32_t count = 0;
+    while (node != QUIRE__NONE && chain->blocks + count < limit && restorable(book, node)) {
+        count++;
+        if (chain->blocks + count < limit)
+            node = quire__prefix_child(&book->prefix, chain->domain, node,
+                                       tokens + (size_t)(chain->blocks + count) * book->config.block_tokens);
+    }
+    return count;
+}
+
+/* Is it cheaper to restore so many blocks than to compute them? A restore waits for those in flight first; the more blocks,
+ * the less that matters. */
+static bool worth_restoring(quire__book *book, uint32_t blocks)
+{
+    const quire__costs *costs = &book->costs;
+    if (blocks == 0 || costs->compute_block_us == 0 || costs->restore_block_us == 0)
+        return true;
+    bool cheaper = blocks * (costs->compute_block_us - costs->restore_block_us) > costs->restore_wait_us;
+    bool worth = cheaper || book->declined >= DECLINED_AT_MOST;
+    book->declined = worth ? 0 : book->declined + 1;
+    book->counters.restores_declined += !worth;
+    return worth;
+}
+
+/* Restores up to `count` blocks from `node` on, as far as there is room. The room is made first: slots are then given out in
+ * the order of the path, as they lie in the host tier mostly, and what lies side by side in both is copied in one piece. */
+static void take_missing(quire__book *book, quire__chain *chain, const int32_t *tokens, uint32_t count, uint32_t node,
                          uint32_t spare, quire__plan *plan)
 {
-    while (node != QUIRE__NONE && restore(book, chain, node, spare, plan) && chain->blocks < limit)
-        node = quire__prefix_child(&book->prefix, chain->domain, node,
-                                   tokens + (size_t)chain->blocks * book->config.block_tokens);
+    uint32_t room = quire__residency_available(book);
+    room = smaller(smaller(count, quire__plan_room(plan)), room > spare ? room - spare : 0);
+    (void)quire__residency_make_room(book, room); /* as much of it as can be made now */
+    for (uint32_t i = 0; i < count && restore(book, chain, node, spare, plan); i++)
+        if (i + 1 < count)
+            node = quire__prefix_child(&book->prefix, chain->domain, node,
+                                       tokens + (size_t)chain->blocks * book->config.block_tokens);
 }
 
 /* Shares a block of which only the start is the prompt's. Returns how many tokens. */
@@ -154,9 +202,12 @@ void quire__match_take(quire__book *book, quire__chain *chain, const int32_t *to
     const uint32_t limit = findable(count) / block_tokens;
     const uint32_t spare = quire__chain_watermark(book, chain), moves = plan->count;
     uint32_t present, missing = take_present(book, chain, tokens, limit, &present);
-    take_missing(book, chain, tokens, limit, missing, spare, plan);
+    uint32_t blocks = count_restorable(book, chain, tokens, limit, missing);
+    bool worth = worth_restoring(book, blocks);
+    if (worth)
+        take_missing(book, chain, tokens, blocks, missing, spare, plan);
     uint32_t full = chain->blocks, partial = 0;
-    if (findable(count) > full * block_tokens && partial_fits(book, count))
+    if (worth && findable(count) > full * block_tokens && partial_fits(book, count))
         partial = take_partial(book, chain, tokens, count, spare, plan);
 
     chain->length = chain->matched = full * block_tokens + partial;

@@ -40,6 +40,8 @@ struct quire__book {
     uint32_t free_chain_count;
     uint32_t holders;          /* sequences with at least one block */
 
+    quire__costs costs;
+    uint32_t declined; /* restores in a row that were not worth it */
     uint64_t now;  /* microseconds, as the caller says */
     uint64_t step; /* the last one that began */
     bool stepping;

@@ -1,6 +1,7 @@
 /* cache.c: opening and closing, and the loop that takes in what the mover has finished. */
 #include "cache/cache.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -338,6 +339,31 @@ quire_status quire__cache_pause(uint64_t deadline_us, const char *what)
     if (quire__clock_us() >= deadline_us)
         return quire__fail(QUIRE_ETIMEOUT, "%s did not end in time", what);
     quire__clock_sleep_us(20);
+    return QUIRE_OK;
+}
+
+void quire__cache_tell_costs(quire_cache *cache)
+{
+    quire__mover_stats moved;
+
+    if (cache->prefill_rate == 0)
+        return;
+    quire__mover_stats_get(cache->mover, &moved);
+    quire__book_set_costs(cache->book,
+                          &(quire__costs){.restore_block_us = moved.restore_block_us,
+                                          .restore_wait_us = moved.restore_wait_us,
+                                          .compute_block_us = cache->options.block_tokens * 1e6 / cache->prefill_rate});
+}
+
+quire_status quire_cache_prefill_rate(quire_cache *cache, double tokens_per_s)
+{
+    if (cache == NULL)
+        return quire__fail(QUIRE_EINVAL, "cache must not be NULL");
+    if (!(tokens_per_s >= 0) || isinf(tokens_per_s))
+        return quire__fail(QUIRE_EINVAL, "tokens_per_s is %g; it must be a number, and 0 (not known) or more", tokens_per_s);
+    cache->prefill_rate = tokens_per_s;
+    if (tokens_per_s == 0)
+        quire__book_set_costs(cache->book, &(quire__costs){0});
     return QUIRE_OK;
 }
 

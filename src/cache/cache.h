@@ -84,6 +84,7 @@ struct quire_cache {
     quire__plan moves; /* scratch of match and commit */
     quire__face *faces; /* [max_sequences] */
     uint64_t next_owner, steps;
+    double prefill_rate; /* tokens a second; 0: not known */
     struct quire_step step;
 };
 
@@ -91,6 +92,8 @@ struct quire_cache {
 void quire__cache_take_in(quire_cache *cache);
 /* Starts what `cache->moves` holds and empties it. */
 void quire__cache_start_moves(quire_cache *cache);
+/* Tells the book what a restore costs just now, for the match that follows. */
+void quire__cache_tell_costs(quire_cache *cache);
 /* The index of an open sequence; QUIRE_ESTALE otherwise. */
 quire_status quire__cache_find(const quire_cache *cache, quire_seq seq, uint32_t *index);
 /* Waits a little for moves in flight; QUIRE_ETIMEOUT once `deadline_us` has passed. */

@@ -66,6 +66,7 @@ quire_status quire_seq_match(quire_cache *cache, quire_seq seq, const int32_t *t
     QUIRE__TRY(check_tokens(tokens, count));
     quire__cache_take_in(cache);
     quire__book_set_time(cache->book, quire__clock_us());
+    quire__cache_tell_costs(cache);
     QUIRE__TRY(quire__book_seq_match(cache->book, index, tokens, count, &cache->moves, &found));
     quire__cache_start_moves(cache);
     if (hit != NULL)

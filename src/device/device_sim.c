@@ -16,6 +16,9 @@
  *   4. Synchronising a stream, and asking an event often enough, ends: both then run what is needed, through waits to
  *      other streams, and by the seed's mood also what is not.
  *
+ * The link to the host may be given a speed (quire__device_sim_set_link). A copy that crosses it then takes its time, from
+ * when it is the first of its stream on; that time is real, so that what a caller measures is what it would measure.
+ *
  * A seed also picks a character (struct mood), since a uniform scheduler would rarely be late enough to matter: some
  * seeds run nothing until forced, some everything at once, some starve one stream.
  *
@@ -30,6 +33,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/hash.h"
 #include "base/status.h"
 #include "device/device_base.h"
@@ -62,6 +66,8 @@ typedef struct sim_operation {
     quire__kernel kernel;
     quire__kernel_args args;
     size_t pieces, run; /* COPY: how many there are, how many have run */
+    uint64_t takes_us;  /* COPY: over the link */
+    uint64_t until_us;  /* when that is over; 0: it has not begun */
     quire__copy piece[];
 } sim_operation;
 
@@ -94,6 +100,7 @@ typedef struct sim_device {
     sim_stream *streams;
     uint32_t stream_count;
     quire__sim_memory *memory;
+    uint64_t link_bytes_per_s; /* 0: no time passes */
     char fault[160]; /* why the device is broken; empty: it is not */
 } sim_device;
 
@@ -165,10 +172,22 @@ static void operation_launch(sim_device *sim, const sim_operation *operation)
         sim_break(sim, "a kernel failed: %.100s", quire_error_text());
 }
 
+/* Is the first operation, a copy, still on the link? */
+static bool on_the_link(sim_operation *operation)
+{
+    if (operation->kind != SIM_COPY || operation->takes_us == 0)
+        return false;
+    uint64_t now = quire__clock_us();
+    if (operation->until_us == 0)
+        operation->until_us = now + operation->takes_us;
+    return now < operation->until_us;
+}
+
 /* Can the stream's first operation take a step now? */
 static bool stream_runnable(const sim_stream *stream)
 {
-    return stream->first != NULL && (stream->first->kind != SIM_WAIT || stream->first->point->done);
+    return stream->first != NULL && (stream->first->kind != SIM_WAIT || stream->first->point->done) &&
+           !on_the_link(stream->first);
 }
 
 /* One step of a runnable stream. A broken device goes through the motions, so that whoever waits is released. */
@@ -232,7 +251,7 @@ static sim_stream *sim_choose(sim_device *sim)
 /* After every call: as many steps as the seed feels like. */
 static void sim_tick(sim_device *sim)
 {
-    while (sim_chance(sim, sim->mood.eager)) {
+    while (sim->link_bytes_per_s > 0 || sim_chance(sim, sim->mood.eager)) { /* with time, nothing dawdles beside */
         sim_stream *stream = sim_choose(sim);
         if (stream == NULL)
             return;
@@ -249,8 +268,10 @@ static void sim_push(sim_device *sim, sim_stream *stream)
         if (other != NULL)
             stream_step(sim, other);
     }
-    while (stream->first != NULL && !stream_runnable(stream))
+    while (stream->first != NULL && stream->first->kind == SIM_WAIT && !stream->first->point->done)
         stream = stream->first->point->stream;
+    while (stream->first != NULL && on_the_link(stream->first))
+        quire__clock_sleep_us(20);
     if (stream->first != NULL)
         stream_step(sim, stream);
 }
@@ -294,7 +315,6 @@ static quire_status sim_alloc(quire__device *device, quire__memory kind, size_t 
     sim_device *sim = (sim_device *)device;
     void *made;
     quire__sim_memory *entry;
-    (void)kind;
     QUIRE__TRY(quire__host_memory_alloc(bytes, &made));
     entry = calloc(1, sizeof *entry);
     if (entry == NULL) {
@@ -302,7 +322,8 @@ static quire_status sim_alloc(quire__device *device, quire__memory kind, size_t 
         return quire__fail(QUIRE_ENOMEM, "no memory for an allocation of the sim device");
     }
     memset(made, POISON, bytes);
-    *entry = (quire__sim_memory){.next = sim->memory, .base = made, .bytes = bytes};
+    *entry = (quire__sim_memory){
+        .next = sim->memory, .base = made, .bytes = bytes, .pinned = kind == QUIRE__MEMORY_PINNED};
     sim->memory = entry;
     *memory = made;
     return QUIRE_OK;
@@ -472,7 +493,7 @@ static quire_status sim_event_query(quire__device *device, quire__event *event, 
     sim_device *sim = (sim_device *)device;
     sim_point *point = ((sim_event *)event)->point;
     sim_tick(sim);
-    if (point != NULL && point->queries++ >= point->patience)
+    if (point != NULL && sim->link_bytes_per_s == 0 && point->queries++ >= point->patience)
         while (!point->done)
             sim_push(sim, point->stream);
     QUIRE__TRY(sim_health(sim));
@@ -518,6 +539,17 @@ static size_t copy_tear(sim_device *sim, const quire__copy *copy, quire__copy *p
     return made;
 }
 
+/* Bytes between device memory and the host's, at the link's speed. */
+static uint64_t copy_time(const sim_device *sim, const quire__copy *copies, size_t count)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < count && sim->link_bytes_per_s > 0; i++)
+        if (quire__sim_is_pinned(sim->memory, copies[i].destination) !=
+            quire__sim_is_pinned(sim->memory, copies[i].source))
+            bytes += copies[i].bytes;
+    return bytes == 0 ? 0 : bytes * 1000000 / sim->link_bytes_per_s + 1;
+}
+
 static quire_status sim_copy(quire__device *device, quire__stream *stream, const quire__copy *copies, size_t count)
 {
     sim_device *sim = (sim_device *)device;
@@ -527,6 +559,7 @@ static quire_status sim_copy(quire__device *device, quire__stream *stream, const
     operation = operation_make(SIM_COPY, count * PIECES_MOST);
     if (operation == NULL)
         return QUIRE_ENOMEM;
+    operation->takes_us = copy_time(sim, copies, count);
     for (size_t i = 0; i < count; i++)
         operation->pieces += copy_tear(sim, &copies[i], &operation->piece[operation->pieces]);
     for (size_t i = operation->pieces; i > 1; i--) {
@@ -592,6 +625,12 @@ static const quire__device_ops sim_ops = {
     .copy = sim_copy,
     .launch = sim_launch,
 };
+
+void quire__device_sim_set_link(quire__device *device, uint64_t bytes_per_s)
+{
+    QUIRE__ASSERT(device->ops == &sim_ops);
+    ((sim_device *)device)->link_bytes_per_s = bytes_per_s;
+}
 
 quire_status quire__device_sim_open(quire__device **device, const quire__device_config *config)
 {

@@ -14,6 +14,15 @@ size_t quire__sim_reach(const quire__sim_memory *memory, const void *address)
     return 0;
 }
 
+bool quire__sim_is_pinned(const quire__sim_memory *memory, const void *address)
+{
+    const unsigned char *at = address;
+    for (; memory != NULL; memory = memory->next)
+        if ((size_t)((uintptr_t)at - (uintptr_t)memory->base) < memory->bytes)
+            return memory->pinned;
+    return false;
+}
+
 bool quire__sim_there(const quire__sim_memory *memory, const void *address, size_t bytes)
 {
     const unsigned char *at = address;

@@ -11,6 +11,7 @@ typedef struct quire__sim_memory {
     struct quire__sim_memory *next;
     unsigned char *base;
     size_t bytes;
+    bool pinned;
     size_t granule; /* 0: all of it is there; else `mapped` says for each granule whether it is */
     bool *mapped;
 } quire__sim_memory;
@@ -19,6 +20,8 @@ typedef struct quire__sim_memory {
 size_t quire__sim_reach(const quire__sim_memory *memory, const void *address);
 /* Is there memory behind all of [address, address + bytes), in one allocation? */
 bool quire__sim_there(const quire__sim_memory *memory, const void *address, size_t bytes);
+/* Is the address in pinned memory? */
+bool quire__sim_is_pinned(const quire__sim_memory *memory, const void *address);
 /* NULL, or what the kernel would reach outside. */
 const char *quire__sim_bounds(const quire__sim_memory *memory, quire__kernel kernel, const quire__kernel_args *args);
 

@@ -9,6 +9,12 @@
  * fence between a copy and the next user of its slots. No stream ever waits for F or G: a sequence whose restore is
  * under way is not scheduled until the CPU has seen G, because a restore that fails must become a miss.
  *
+ * Blocks that lie side by side in both tiers are one copy.
+ *
+ * A direction measures itself: a batch had the link from when it was enqueued, or from the end of the one before it, to when
+ * it was seen to have ended. The time of a block is a moving average over batches, weighted by their blocks, so that a few
+ * small batches, which are all latency, do not hide what large ones reach.
+ *
  * Invariants
  *  1. A slot is in at most one move in flight as a destination (the deciding half's promise), so the ring of moves needs
  *     room for no more than all the slots.
@@ -30,8 +36,8 @@ enum { STEP_EVENTS = 16, BATCHES = 64 };
 typedef struct batch {
     quire__event *event;
     uint32_t count; /* moves, the next so many of the ring */
-    uint64_t deadline_us;
-    bool failed, late;
+    uint64_t deadline_us, began_us;
+    bool failed, late, measured;
 } batch;
 
 typedef struct direction {
@@ -41,6 +47,8 @@ typedef struct direction {
     quire__move *moves; /* ring */
     quire__copy *copies;
     uint32_t first_move, move_count, capacity;
+    uint64_t ended_us; /* the last batch that ended */
+    double block_us;   /* measured; 0: not yet */
 } direction;
 
 struct quire__mover {
@@ -167,11 +175,14 @@ static batch *batch_begin(quire__mover *mover, direction *way)
     if (way->batch_count < BATCHES) {
         batch *next = &way->batches[(way->first_batch + way->batch_count) % BATCHES];
         next->count = 0;
-        next->failed = next->late = false;
+        next->failed = next->late = next->measured = false;
         way->batch_count++;
     }
     batch *newest = &way->batches[(way->first_batch + way->batch_count - 1) % BATCHES];
-    newest->deadline_us = quire__clock_us() + mover->config.timeout_us;
+    uint64_t now = quire__clock_us();
+    newest->deadline_us = now + mover->config.timeout_us;
+    if (newest->count == 0)
+        newest->began_us = now;
     return newest;
 }
 
@@ -196,6 +207,36 @@ static quire__copy copy_of(const quire__mover *mover, const quire__move *move)
                          .bytes = mover->config.block_bytes};
 }
 
+/* Adds a copy to the list, or makes the last one longer by it. */
+static uint32_t copies_add(quire__copy *copies, uint32_t count, quire__copy copy)
+{
+    quire__copy *last = count > 0 ? &copies[count - 1] : NULL;
+
+    if (last != NULL && (unsigned char *)last->destination + last->bytes == copy.destination &&
+        (const unsigned char *)last->source + last->bytes == copy.source) {
+        last->bytes += copy.bytes;
+        return count;
+    }
+    copies[count] = copy;
+    return count + 1;
+}
+
+/* The batch has ended, as far as anybody can see. */
+static void measure(direction *way, batch *what)
+{
+    enum { MEMORY_BLOCKS = 256 }; /* about how many blocks the average remembers */
+    uint64_t now = quire__clock_us(), from = what->began_us > way->ended_us ? what->began_us : way->ended_us;
+
+    if (what->failed || what->late || what->measured || what->count == 0)
+        return;
+    double block_us = (double)(now - from) / what->count;
+    double weight = way->block_us == 0 ? 1 : (double)what->count / (what->count + MEMORY_BLOCKS);
+    way->block_us += weight * (block_us - way->block_us);
+    way->block_us = way->block_us > 0.001 ? way->block_us : 0.001; /* measured, and too fast for the clock */
+    way->ended_us = now;
+    what->measured = true;
+}
+
 /* What could not be enqueued in full is synchronised before it is reported, so that no copy of it runs later. */
 static void batch_enqueue(quire__mover *mover, direction *way, batch *what, uint32_t copies, uint64_t ticket)
 {
@@ -212,6 +253,8 @@ static void batch_enqueue(quire__mover *mover, direction *way, batch *what, uint
         (void)quire__device_stream_synchronize(device, way->stream);
         what->failed = true;
     }
+    if (quire__device_capabilities(device) & QUIRE__DEVICE_IMMEDIATE)
+        measure(way, what);
 }
 
 /* The moves of one type among moves[first, last), as one batch. */
@@ -228,7 +271,7 @@ static batch *start_batch(quire__mover *mover, direction *way, const quire__plan
             continue;
         if (what == NULL)
             what = batch_begin(mover, way);
-        way->copies[copies++] = copy_of(mover, move);
+        copies = copies_add(way->copies, copies, copy_of(mover, move));
         if (move->ticket > ticket)
             ticket = move->ticket;
         batch_add(way, what, move);
@@ -237,6 +280,7 @@ static batch *start_batch(quire__mover *mover, direction *way, const quire__plan
         return NULL;
     if (failed)
         what->failed = true;
+    mover->stats.copies += copies;
     uint32_t hole = type == QUIRE__MOVE_OFFLOAD ? QUIRE__MOVER_HOLE_OFFLOAD_AFTER_STEP
                                                 : QUIRE__MOVER_HOLE_RESTORE_AFTER_STEP;
     batch_enqueue(mover, way, what, copies, mover->holes & hole ? 0 : ticket);
@@ -315,6 +359,7 @@ static bool poll_oldest(quire__mover *mover, direction *way, quire__completion_f
         }
         return false;
     }
+    measure(way, what);
     batch_report(mover, way, what, what->failed ? QUIRE__MOVE_FAILED : QUIRE__MOVE_DONE, fn, arg);
     way->first_move = (way->first_move + what->count) % way->capacity;
     way->move_count -= what->count;
@@ -335,6 +380,8 @@ void quire__mover_stats_get(const quire__mover *mover, quire__mover_stats *stats
 {
     *stats = mover->stats;
     stats->in_flight = mover->offload.move_count + mover->restore.move_count;
+    stats->restore_block_us = mover->restore.block_us;
+    stats->restore_wait_us = mover->restore.block_us * mover->restore.move_count;
 }
 
 quire__host_tier *quire__mover_host_tier(quire__mover *mover)

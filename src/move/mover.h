@@ -26,6 +26,10 @@ typedef struct quire__mover_stats {
     uint64_t restores, restore_bytes, restore_failures, checksum_failures;
     uint64_t late;      /* moves given up before they ended */
     uint32_t in_flight; /* moves */
+    uint64_t copies;    /* enqueued: runs of blocks side by side in both tiers go as one */
+    /* Restores as measured: a block's time once they flow, and how long a new one would wait for those in flight. 0: nothing
+     * has been measured yet. */
+    double restore_block_us, restore_wait_us;
 } quire__mover_stats;
 
 /* What became of a move. late: its time is up, but the copy may still be running, so its slots stay taken until the
