@@ -157,6 +157,29 @@ static void a_file_without_a_template_is_refused(void **state)
     gguf_close(file);
 }
 
+static void a_vocabulary_with_turns_of_gemma_stands_for_its_template(void **state)
+{
+    (void)state;
+    static gguf_builder b;
+    static const char *const tokens[] = { "<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>" };
+    static const chat_message messages[] = { { "system", "Be brief." }, { "user", "Why? " } };
+    infer_error error;
+    chat_template chat;
+    gguf_file *file;
+    char *text;
+    build_header(&b, 0, 3);
+    build_key_strings(&b, "tokenizer.ggml.tokens", tokens, 4);
+    build_key_u32(&b, "tokenizer.ggml.bos_token_id", 0);
+    build_key_u32(&b, "tokenizer.ggml.eos_token_id", 1);
+    assert_int_equal(gguf_open_memory(&file, b.bytes, b.size, &error), 0);
+    if (chat_open(&chat, file, &error) || chat_render(&chat, messages, 2, true, &text, &error))
+        fail_msg("%s", error.text);
+    assert_string_equal(text, "<bos><start_of_turn>user\nBe brief.\n\nWhy?<end_of_turn>\n<start_of_turn>model\n");
+    free(text);
+    chat_close(&chat);
+    gguf_close(file);
+}
+
 /* The search for the default system message must stay inside the template, wherever the template ends. */
 static void a_template_cut_anywhere_is_read_within_its_bounds(void **state)
 {
@@ -205,6 +228,7 @@ int main(void)
         cmocka_unit_test(the_models_own_template_is_read_from_its_file),
         cmocka_unit_test(an_unknown_template_is_refused_with_the_known_families),
         cmocka_unit_test(a_file_without_a_template_is_refused),
+        cmocka_unit_test(a_vocabulary_with_turns_of_gemma_stands_for_its_template),
         cmocka_unit_test(a_template_cut_anywhere_is_read_within_its_bounds),
         cmocka_unit_test(messages_that_a_format_cannot_say_are_refused),
     };

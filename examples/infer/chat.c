@@ -147,18 +147,43 @@ cleanup:
     return result;
 }
 
+/* Whether the vocabulary has the tokens of Gemma's format; files of base models have them without a template. */
+static int has_gemma_turns(const gguf_file *file, bool *found, infer_error *error)
+{
+    gguf_string *tokens;
+    size_t count, marks = 0;
+    *found = false;
+    if (!gguf_has(file, "tokenizer.ggml.tokens")) return 0;
+    if (gguf_get_strings(file, "tokenizer.ggml.tokens", &tokens, &count, error)) return -1;
+    for (size_t i = 0; i < count; i++)
+        marks += gguf_string_is(tokens[i], "<start_of_turn>") || gguf_string_is(tokens[i], "<end_of_turn>");
+    free(tokens);
+    *found = marks == 2;
+    return 0;
+}
+
+static int read_family(chat_template *chat, const gguf_file *file, infer_error *error)
+{
+    gguf_string source;
+    if (!gguf_has(file, "tokenizer.chat_template")) {
+        if (has_gemma_turns(file, &chat->system_in_question, error)) return -1;
+        chat->family = CHAT_GEMMA;
+        if (chat->system_in_question) return 0;
+        return infer_fail(error, "the model file has no chat template (tokenizer.chat_template); use plain "
+                          "prompts, or a file of an instruction-tuned model");
+    }
+    if (gguf_get_string(file, "tokenizer.chat_template", &source, error)) return -1;
+    if (!find_family(source, &chat->family))
+        return infer_fail(error, "the model's chat template is of no family known here; known are ChatML, "
+                          "Llama 3, Llama 2, Gemma and Zephyr");
+    chat->system_in_question = chat->family == CHAT_GEMMA && has(source, "first_user_prefix");
+    return chat->family == CHAT_CHATML ? find_default_system(source, &chat->default_system, error) : 0;
+}
+
 int chat_open(chat_template *out, const gguf_file *file, infer_error *error)
 {
     chat_template chat = { 0 };
-    gguf_string source;
-    if (!gguf_has(file, "tokenizer.chat_template"))
-        return infer_fail(error, "the model file has no chat template (tokenizer.chat_template); use plain "
-                          "prompts, or a file of an instruction-tuned model");
-    if (gguf_get_string(file, "tokenizer.chat_template", &source, error)) return -1;
-    if (!find_family(source, &chat.family))
-        return infer_fail(error, "the model's chat template is of no family known here; known are ChatML, "
-                          "Llama 3, Llama 2, Gemma and Zephyr");
-    if ((chat.family == CHAT_CHATML && find_default_system(source, &chat.default_system, error)) ||
+    if (read_family(&chat, file, error) ||
         token_text(file, "tokenizer.ggml.bos_token_id", &chat.bos, error) ||
         token_text(file, "tokenizer.ggml.eos_token_id", &chat.eos, error)) {
         chat_close(&chat);
@@ -244,11 +269,17 @@ static void render_llama2(buffer *b, const chat_template *chat, const chat_messa
 static void render_gemma(buffer *b, const chat_template *chat, const chat_message *messages, size_t count,
                          bool prompt)
 {
+    const char *system = is_role(&messages[0], "system") ? messages[0].content : NULL;
     append_text(b, chat->bos);
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = system ? 1 : 0; i < count; i++) {
         append_text(b, "<start_of_turn>");
         append_text(b, is_role(&messages[i], "assistant") ? "model" : "user");
         append_text(b, "\n");
+        if (system) {
+            append_text(b, system);
+            append_text(b, "\n\n");
+            system = NULL;
+        }
         append_trimmed(b, messages[i].content);
         append_text(b, "<end_of_turn>\n");
     }
@@ -281,7 +312,7 @@ static int check_messages(const chat_template *chat, const chat_message *message
         if (!system && !user && !is_role(&messages[i], "assistant"))
             return infer_fail(error, "message %zu has role '%.40s'; the roles are system, user, assistant", i,
                               messages[i].role);
-        if (system && chat->family == CHAT_GEMMA)
+        if (system && chat->family == CHAT_GEMMA && !chat->system_in_question)
             return infer_fail(error, "message %zu is a system message; the %s format has none", i, name);
         if (system && i > 0 && alternates)
             return infer_fail(error, "message %zu is a system message; in the %s format only the first can be",

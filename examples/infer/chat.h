@@ -30,6 +30,7 @@ typedef enum chat_family {
 typedef struct chat_template {
     chat_family family;
     char *default_system;        /* NULL when the template has none */
+    bool system_in_question;     /* Gemma 3: a system message goes before the first question, in its turn */
     char *bos;                   /* the text of the BOS and EOS tokens; "" when the file names none */
     char *eos;
 } chat_template;
@@ -39,7 +40,8 @@ typedef struct chat_message {
     const char *content;         /* both NUL-terminated */
 } chat_message;
 
-/* Reads the template of the file. Fails when there is none or its family is not known. */
+/* Reads the template of the file. A file without one whose vocabulary has Gemma's marks of turns gets the format of
+ * Gemma 3. Fails when there is no template or its family is not known. */
 int chat_open(chat_template *out, const gguf_file *file, infer_error *error);
 
 /* Frees what chat_open made. A zeroed template is allowed. */

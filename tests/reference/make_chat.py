@@ -26,6 +26,12 @@ GEMMA = ("{{ bos_token }}{% for m in messages %}"
          "{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else m['role']) + '\n' + "
          "m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
          "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}")
+GEMMA3 = ("{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
+          "{% set first_user_prefix = messages[0]['content'] + '\n\n' %}{% set turns = messages[1:] %}"
+          "{% else %}{% set first_user_prefix = '' %}{% set turns = messages %}{% endif %}{% for m in turns %}"
+          "{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else m['role']) + '\n' + "
+          "(first_user_prefix if loop.first else '') + m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
+          "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}")
 ZEPHYR = ("{% for m in messages %}{% if m['role'] == 'user' %}{{ '<|user|>\n' + m['content'] + eos_token }}"
           "{% elif m['role'] == 'system' %}{{ '<|system|>\n' + m['content'] + eos_token }}"
           "{% else %}{{ '<|assistant|>\n' + m['content'] + eos_token }}{% endif %}{{ '\n' }}{% endfor %}"
@@ -67,6 +73,7 @@ def main():
         *records(LLAMA3, "<|begin_of_text|>", "<|end_of_text|>", PLAIN + WITH_SYSTEM + FREE),
         *records(LLAMA2, "<s>", "</s>", PLAIN + WITH_SYSTEM),
         *records(GEMMA, "<bos>", "<eos>", PLAIN),
+        *records(GEMMA3, "<bos>", "<eos>", PLAIN + WITH_SYSTEM),
         *records(ZEPHYR, "<s>", "</s>", PLAIN + WITH_SYSTEM + FREE),
     ]
     (FIXTURES / "chat.txt").write_bytes("".join(found).encode())
