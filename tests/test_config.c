@@ -50,7 +50,7 @@ static void defaults_are_those_of_the_table_and_are_valid(void **state)
     assert_int_equal(options.max_step_tokens, 8192);
     assert_int_equal(options.max_domains, 1024);
     assert_int_equal(options.watermark_blocks, 0);
-    assert_string_equal(options.policy, "lru");
+    assert_string_equal(options.policy, "learned");
     assert_int_equal(options.offload, QUIRE_OFFLOAD_WRITE_THROUGH);
     assert_int_equal(options.checksum, QUIRE_CHECKSUM_RESTORE);
     assert_int_equal(options.event_capacity, 0);

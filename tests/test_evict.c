@@ -9,7 +9,7 @@
 #include "block/plan.h"
 
 enum { NODES = 40 };
-static const char *const policies[] = {"lru"};
+static const char *const policies[] = {"learned", "lru"};
 enum { POLICIES = sizeof(policies) / sizeof(*policies) };
 
 typedef struct listing {
@@ -23,22 +23,70 @@ static void note(void *arg, uint32_t node)
     list->node[list->count++] = node;
 }
 
-static quire__evict open_policy(const char *name)
+/* A prefix tree as policies see it. */
+typedef struct grove {
+    uint32_t parent[NODES];
+    bool in[NODES];
+} grove;
+
+static uint32_t grove_parent(const void *self, uint32_t node)
+{
+    return ((const grove *)self)->parent[node];
+}
+
+static uint32_t grove_children(const void *self, uint32_t node)
+{
+    const grove *trees = self;
+    uint32_t children = 0;
+    for (uint32_t n = 0; n < NODES; n++)
+        children += trees->in[n] && trees->parent[n] == node;
+    return children;
+}
+
+static uint32_t grove_stamp(const void *self, uint32_t node)
+{
+    (void)self;
+    return node * 2654435761u;
+}
+
+static int grove_busy(const void *self, uint32_t node)
+{
+    (void)self;
+    (void)node;
+    return 0;
+}
+
+static quire_policy_setup setup_of(const grove *trees)
+{
+    return (quire_policy_setup){.blocks = NODES, .slots = NODES, .block_tokens = 16,
+        .tree = {trees, grove_parent, grove_children, grove_stamp, grove_busy}};
+}
+
+static quire__evict open_policy(const char *name, grove *trees)
 {
     quire__evict evict = {0};
-    assert_int_equal(quire__evict_open(&evict, &quire__allocator_default, name, NODES), QUIRE_OK);
+    quire_policy_setup setup = setup_of(trees);
+    assert_int_equal(quire__evict_open(&evict, &quire__allocator_default, name, NULL, &setup), QUIRE_OK);
     return evict;
+}
+
+static void plant(grove *trees)
+{
+    *trees = (grove){.in = {false}};
+    for (uint32_t n = 0; n < NODES; n++)
+        trees->parent[n] = QUIRE__NONE;
 }
 
 static void an_unknown_policy_is_refused_and_the_known_ones_are_named(void **state)
 {
     (void)state;
     quire__evict evict = {0};
-    assert_int_equal(quire__evict_open(&evict, &quire__allocator_default, "magic", NODES), QUIRE_EINVAL);
+    quire_policy_setup setup = setup_of(NULL);
+    assert_int_equal(quire__evict_open(&evict, &quire__allocator_default, "magic", NULL, &setup), QUIRE_EINVAL);
     assert_non_null(strstr(quire_error_text(), "\"magic\""));
     for (int p = 0; p < POLICIES; p++)
         assert_non_null(strstr(quire_error_text(), policies[p]));
-    assert_int_equal(quire__evict_open(&evict, &quire__allocator_default, NULL, NODES), QUIRE_EINVAL);
+    assert_int_equal(quire__evict_open(&evict, &quire__allocator_default, NULL, NULL, &setup), QUIRE_EINVAL);
     quire__evict_close(&evict, &quire__allocator_default);
 }
 
@@ -46,8 +94,11 @@ static void an_empty_order_has_no_victim(void **state)
 {
     (void)state;
     for (int p = 0; p < POLICIES; p++) {
-        quire__evict evict = open_policy(policies[p]);
+        grove trees;
+        plant(&trees);
+        quire__evict evict = open_policy(policies[p], &trees);
         assert_int_equal(quire__evict_victim(&evict), QUIRE__NONE);
+        trees.in[3] = true;
         quire__evict_insert_path(&evict, &(uint32_t){3}, 1);
         assert_int_equal(quire__evict_victim(&evict), 3);
         quire__evict_remove(&evict, 3);
@@ -64,9 +115,11 @@ static void no_policy_names_a_victim_before_what_is_below_it(void **state)
     (void)state;
     uint64_t random = test_seed("evict", 23);
     for (int p = 0; p < POLICIES; p++) {
-        quire__evict evict = open_policy(policies[p]);
-        uint32_t parent[NODES];
-        bool in[NODES] = {false};
+        grove trees;
+        plant(&trees);
+        quire__evict evict = open_policy(policies[p], &trees);
+        uint32_t *parent = trees.parent;
+        bool *in = trees.in;
         for (uint32_t n = 0; n < NODES; n++)
             parent[n] = n < 4 ? QUIRE__NONE : (uint32_t)(quire__random(&random) % n);
         for (int i = 0; i < 100000; i++) {
@@ -79,10 +132,15 @@ static void no_policy_names_a_victim_before_what_is_below_it(void **state)
             uint32_t listed = 0; /* the rest was evicted before */
             while (listed < depth && in[path[listed]])
                 listed++;
+            evict.use.now += quire__random(&random) % 200000;
+            quire_policy_use use = {.blocks = depth, .matched = listed, .hints = i % 3 == 0};
+            quire__evict_context(&evict, i % 5 == 0 ? NULL : &use);
             quire__evict_remove_path(&evict, path, listed);
-            quire__evict_insert_path(&evict, path, depth);
+            if (listed < depth)
+                quire__evict_sealed(&evict, path + listed, depth - listed);
             for (uint32_t k = 0; k < depth; k++)
                 in[path[k]] = true;
+            quire__evict_insert_path(&evict, path, depth);
 
             uint64_t evictions = quire__random(&random) % 4;
             for (uint64_t k = 0; k < evictions; k++) {
@@ -91,7 +149,7 @@ static void no_policy_names_a_victim_before_what_is_below_it(void **state)
                     break;
                 for (uint32_t n = 0; n < NODES; n++)
                     assert_false(in[n] && parent[n] == victim);
-                quire__evict_remove(&evict, victim);
+                quire__evict_drop(&evict, victim);
                 in[victim] = false;
             }
         }
@@ -104,7 +162,9 @@ static void lru_keeps_the_order_of_use_exactly(void **state)
 {
     (void)state;
     uint64_t random = test_seed("lru", 29);
-    quire__evict evict = open_policy("lru");
+    grove trees;
+    plant(&trees);
+    quire__evict evict = open_policy("lru", &trees);
     uint32_t order[NODES], count = 0; /* the oldest first */
     for (int i = 0; i < 200000; i++) {
         uint64_t what = quire__random(&random) % 3, pick = quire__random(&random);

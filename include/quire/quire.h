@@ -105,6 +105,9 @@ typedef enum quire_checksum {
     QUIRE_CHECKSUM_RESTORE = 1 /* computed when a block reaches the host, verified before it returns */
 } quire_checksum;
 
+/* What an engine may tell of a sequence before it closes it (quire_seq_hint). */
+enum { QUIRE_HINT_TURN_ENDED = 1, QUIRE_HINT_NO_REUSE = 2 };
+
 typedef enum quire_offload {
     QUIRE_OFFLOAD_NONE = 0,         /* an evicted block is gone */
     QUIRE_OFFLOAD_WRITE_THROUGH = 1 /* a sealed block is copied to the host behind the step that sealed it */
@@ -152,7 +155,7 @@ typedef struct quire_options {
     uint32_t max_step_tokens; /* most tokens of one step */
     uint32_t max_domains;     /* domains with an open sequence or a cached block, at the same time */
     uint32_t watermark_blocks; /* kept free of sequences that have not computed anything yet */
-    const char *policy;        /* eviction: "lru" */
+    const char *policy;        /* eviction: "learned", "lru" ...: docs/policies.md */
     quire_offload offload;
     quire_checksum checksum;
     uint32_t event_capacity;  /* events kept for quire_cache_events, 0: none */

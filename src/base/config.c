@@ -24,7 +24,7 @@ extern char **environ;
 /* ---- the table --------------------------------------------------------------------------------------------- */
 
 static const char *const dtype_names[] = {"f32", "f16", "bf16", "fp8", "fp8_e5m2", "int8", "int4", NULL}; /* QUIRE_DTYPE_F32 is the first */
-static const char *const policy_names[] = {"lru", NULL};
+static const char *const policy_names[] = {"learned", "lru", NULL};
 static const char *const offload_names[] = {"none", "write-through", NULL};
 static const char *const checksum_names[] = {"off", "restore", NULL};
 static const char *const log_names[] = {"off", "error", "warn", "info", "debug", NULL};
@@ -55,7 +55,7 @@ const quire__variable quire__variables[] = {
      "Domains with an open sequence or a cached block, at the same time.", "library"},
     {"QUIRE_WATERMARK_BLOCKS", QUIRE__VARIABLE_COUNT, "0", 0, INT32_MAX, NULL, "blocks",
      "Blocks kept free of sequences that have not computed anything yet.", "library"},
-    {"QUIRE_POLICY", QUIRE__VARIABLE_CHOICE, "lru", 0, 0, policy_names, "", "Which cached block eviction picks.",
+    {"QUIRE_POLICY", QUIRE__VARIABLE_CHOICE, "learned", 0, 0, policy_names, "", "Which cached block eviction picks; docs/policies.md says when to choose what.",
      "library"},
     {"QUIRE_OFFLOAD", QUIRE__VARIABLE_CHOICE, "write-through", 0, 0, offload_names, "",
      "`write-through`: a sealed block is copied to the host behind the step that sealed it; `none`: an evicted block is "

@@ -69,6 +69,63 @@ static quire_status open_chains(quire__book *book)
     return QUIRE_OK;
 }
 
+/* ---- the tree as policies see it */
+
+static uint32_t tree_parent(const void *self, uint32_t node)
+{
+    const quire__book *book = self;
+    return book->pool.kin[node].parent;
+}
+
+static uint32_t tree_device_children(const void *self, uint32_t node)
+{
+    const quire__book *book = self;
+    return book->pool.kin[node].children[QUIRE_TIER_DEVICE];
+}
+
+static uint32_t tree_host_children(const void *self, uint32_t node)
+{
+    const quire__book *book = self;
+    return book->pool.kin[node].children[QUIRE_TIER_HOST];
+}
+
+static uint32_t tree_stamp(const void *self, uint32_t node)
+{
+    const quire__book *book = self;
+    const quire__kin *kin = &book->pool.kin[node];
+    return kin->parent == QUIRE__NONE ? kin->stamp ^ kin->domain * UINT32_C(0x9e3779b1) : kin->stamp;
+}
+
+static int tree_device_busy(const void *self, uint32_t node)
+{
+    const quire__book *book = self;
+    return book->pool.nodes[node].standing[QUIRE_TIER_DEVICE] != QUIRE__CACHED;
+}
+
+static int tree_host_busy(const void *self, uint32_t node)
+{
+    const quire__book *book = self;
+    return book->pool.nodes[node].standing[QUIRE_TIER_HOST] != QUIRE__CACHED;
+}
+
+static quire_status open_order(quire__book *book, quire_tier tier)
+{
+    const quire__book_config *config = &book->config;
+    bool device = tier == QUIRE_TIER_DEVICE;
+    quire_policy_setup setup = {
+        .blocks = device || config->host_slots ? book->pool.node_count : 0,
+        .slots = device ? config->device_slots : config->host_slots,
+        .block_tokens = config->block_tokens,
+        .tier = tier,
+        .tree = {.self = book,
+                 .parent = tree_parent,
+                 .children = device ? tree_device_children : tree_host_children,
+                 .stamp = tree_stamp,
+                 .busy = device ? tree_device_busy : tree_host_busy},
+    };
+    return quire__evict_open(&book->evict[tier], &config->allocator, config->policy, config->custom_policy, &setup);
+}
+
 static quire_status open_parts(quire__book *book)
 {
     const quire__book_config *config = &book->config;
@@ -76,9 +133,8 @@ static quire_status open_parts(quire__book *book)
     QUIRE__TRY(quire__pool_open(&book->pool, allocator, config->block_tokens, config->device_slots,
                                 config->host_slots));
     QUIRE__TRY(quire__prefix_open(&book->prefix, allocator, &book->pool, config->max_domains, config->hash_key));
-    QUIRE__TRY(quire__evict_open(&book->evict[QUIRE_TIER_DEVICE], allocator, config->policy, book->pool.node_count));
-    QUIRE__TRY(quire__evict_open(&book->evict[QUIRE_TIER_HOST], allocator, config->policy,
-                                 config->host_slots ? book->pool.node_count : 0));
+    QUIRE__TRY(open_order(book, QUIRE_TIER_DEVICE));
+    QUIRE__TRY(open_order(book, QUIRE_TIER_HOST));
     QUIRE__TRY(quire__events_open(&book->events, allocator, config->event_capacity));
     void *scratch = NULL;
     QUIRE__TRY(quire__memory_take(allocator, book->pool.node_count, sizeof(uint32_t), "the check", &scratch));
@@ -123,8 +179,11 @@ void quire__book_close(quire__book *book)
 
 void quire__book_set_time(quire__book *book, uint64_t now_us)
 {
-    if (now_us > book->now)
-        book->now = now_us;
+    if (now_us <= book->now)
+        return;
+    book->now = now_us;
+    for (int tier = 0; tier < QUIRE__TIERS; tier++)
+        book->evict[tier].use.now = now_us;
 }
 
 void quire__book_set_costs(quire__book *book, const quire__costs *costs)
@@ -270,14 +329,31 @@ quire_status quire__book_seq_truncate(quire__book *book, uint32_t seq, size_t le
     return QUIRE_OK;
 }
 
+/* What policies are told of a sequence that ends. */
+static void name_user(quire__book *book, const quire__chain *chain)
+{
+    quire_policy_use use = {
+        .domain = book->prefix.domains[chain->domain].value,
+        .blocks = chain->length / book->config.block_tokens,
+        .matched = chain->matched / book->config.block_tokens,
+        .hints = chain->hints,
+        .next_use = chain->next_use,
+    };
+    for (int tier = 0; tier < QUIRE__TIERS; tier++)
+        quire__evict_context(&book->evict[tier], &use);
+}
+
 void quire__book_seq_close(quire__book *book, uint32_t seq)
 {
     quire__chain *chain = chain_of(book, seq);
     QUIRE__ASSERT(chain->pending == 0);
     if (chain->pending > 0)
         quire__chain_cancel(book, chain);
+    name_user(book, chain);
     quire__residency_touch_host(book, chain->nodes, chain->blocks);
     quire__chain_truncate(book, chain, 0);
+    for (int tier = 0; tier < QUIRE__TIERS; tier++)
+        quire__evict_context(&book->evict[tier], NULL);
     quire__prefix_domain_leave(&book->prefix, chain->domain);
     chain->open = false;
     book->free_chains[book->free_chain_count++] = seq;

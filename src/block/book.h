@@ -13,7 +13,7 @@
 #define QUIRE_BOOK_H
 
 #include "block/plan.h"
-#include "quire/quire.h"
+#include "quire/quire_backend.h"
 
 typedef struct quire__book quire__book;
 
@@ -25,6 +25,7 @@ typedef struct quire__book_config {
     uint32_t watermark_blocks, event_capacity;
     uint64_t hash_key;
     const char *policy;
+    const quire_policy *custom_policy; /* NULL: the library's own of that name */
     bool offload;
     quire__allocator allocator;
 } quire__book_config;

@@ -11,6 +11,7 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "block/chain.h"
+#include "block/evict_lru.h"
 
 static const char *const tier_names[QUIRE__TIERS] = {"device", "host"};
 
@@ -232,6 +233,7 @@ static quire_status check_tree(const quire__book *book)
 typedef struct order_check {
     const quire__book *book;
     quire_tier tier;
+    bool sorted; /* the policy lists who goes first, first */
     uint32_t position;
     uint32_t wrong; /* the first node that does not belong, or comes after its parent */
 } order_check;
@@ -250,7 +252,7 @@ static void check_listed(void *arg, uint32_t node)
     uint32_t *position = order->book->scratch;
     uint32_t parent = order->book->pool.kin[node].parent;
     bool fine = belongs(&nodes[node], order->tier) && position[node] == 0 &&
-                (parent == QUIRE__NONE || position[parent] == 0);
+                (!order->sorted || parent == QUIRE__NONE || position[parent] == 0);
     if (!fine && order->wrong == QUIRE__NONE)
         order->wrong = node;
     position[node] = ++order->position;
@@ -258,7 +260,8 @@ static void check_listed(void *arg, uint32_t node)
 
 static quire_status check_order(const quire__book *book, quire_tier tier)
 {
-    order_check order = {.book = book, .tier = tier, .wrong = QUIRE__NONE};
+    bool sorted = book->evict[tier].policy == &quire__evict_lru;
+    order_check order = {.book = book, .tier = tier, .sorted = sorted, .wrong = QUIRE__NONE};
     uint32_t expected = 0;
     clear_scratch(book);
     for (uint32_t node = 0; node < book->pool.node_count; node++)
@@ -270,6 +273,11 @@ static quire_status check_order(const quire__book *book, quire_tier tier)
     if (order.position != expected || quire__evict_count(&book->evict[tier]) != expected)
         return quire__fail(QUIRE_ECORRUPT, "%u nodes belong into the %s eviction order, it has %u", expected,
                            tier_names[tier], order.position);
+    quire__evict order_of_tier = book->evict[tier];
+    uint32_t victim = quire__evict_victim(&order_of_tier);
+    if (victim != QUIRE__NONE && book->pool.kin[victim].children[tier] > 0)
+        return quire__fail(QUIRE_ECORRUPT, "node %u would be evicted from the %s before its children", victim,
+                           tier_names[tier]);
     return QUIRE_OK;
 }
 

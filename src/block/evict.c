@@ -4,61 +4,111 @@
 #include <string.h>
 
 #include "base/status.h"
+#include "block/evict_learned.h"
 #include "block/evict_lru.h"
 
-static const quire__evict_policy *const policies[] = {&quire__evict_lru};
+static const quire_policy *const policies[] = {&quire__evict_learned, &quire__evict_lru};
 enum { POLICIES = sizeof(policies) / sizeof(policies[0]) };
 
-quire_status quire__evict_open(quire__evict *evict, const quire__allocator *allocator, const char *policy,
-                               uint32_t nodes)
+static quire_status check_custom(const quire_policy *policy)
 {
-    char known[128] = "";
+    if (policy->size != sizeof(*policy))
+        return quire__fail(QUIRE_EINVAL, "quire_policy.size is %zu; set it to sizeof(quire_policy), %zu", policy->size,
+                           sizeof(*policy));
+    if (!policy->name || !policy->open || !policy->close || !policy->insert || !policy->insert_below || !policy->take ||
+        !policy->drop || !policy->victim || !policy->count || !policy->each)
+        return quire__fail(QUIRE_EINVAL, "a custom eviction policy lacks a function: only sealed and worth_offload may "
+                           "be NULL");
+    return QUIRE_OK;
+}
+
+static quire_status find(const char *name, const quire_policy **policy)
+{
+    char known[256] = "";
     for (size_t i = 0; i < POLICIES; i++) {
-        if (policy && strcmp(policy, policies[i]->name) == 0)
-            evict->policy = policies[i];
+        if (name && strcmp(name, policies[i]->name) == 0) {
+            *policy = policies[i];
+            return QUIRE_OK;
+        }
         size_t at = strlen(known);
         snprintf(known + at, sizeof(known) - at, "%s\"%s\"", i ? ", " : "", policies[i]->name);
     }
-    if (!evict->policy)
-        return quire__fail(QUIRE_EINVAL, "no eviction policy \"%s\": known are %s", policy ? policy : "", known);
+    return quire__fail(QUIRE_EINVAL, "no eviction policy \"%s\": known are %s", name ? name : "", known);
+}
 
-    QUIRE__TRY(quire__memory_take(allocator, 1, evict->policy->size, "an eviction policy", &evict->state));
-    return evict->policy->open(evict->state, allocator, nodes);
+quire_status quire__evict_open(quire__evict *evict, const quire__allocator *allocator, const char *policy,
+                               const quire_policy *custom, const quire_policy_setup *setup)
+{
+    const quire_policy *chosen = custom;
+    QUIRE__TRY(custom ? check_custom(custom) : find(policy, &chosen));
+    quire_policy_setup own = *setup;
+    own.size = sizeof(own);
+    own.alloc = allocator->alloc;
+    own.free = allocator->free;
+    own.alloc_user = allocator->user;
+    evict->policy = chosen;
+    evict->use = (quire_policy_use){.size = sizeof(evict->use)};
+    QUIRE__TRY(quire__memory_take(allocator, 1, chosen->state_bytes, "an eviction policy", &evict->state));
+    return chosen->open(evict->state, &own);
 }
 
 void quire__evict_close(quire__evict *evict, const quire__allocator *allocator)
 {
     if (evict->state)
-        evict->policy->close(evict->state, allocator);
+        evict->policy->close(evict->state);
     quire__memory_give(allocator, evict->state);
     *evict = (quire__evict){0};
+}
+
+void quire__evict_context(quire__evict *evict, const quire_policy_use *use)
+{
+    uint64_t now = evict->use.now;
+    evict->use = use ? *use : (quire_policy_use){0};
+    evict->use.size = sizeof(evict->use);
+    evict->use.now = now;
 }
 
 void quire__evict_insert_path(quire__evict *evict, const uint32_t *path, uint32_t count)
 {
     if (count > 0)
-        evict->policy->insert_path(evict->state, path, count);
+        evict->policy->insert(evict->state, path, count, &evict->use);
 }
 
 void quire__evict_insert_below(quire__evict *evict, uint32_t node, uint32_t above)
 {
-    evict->policy->insert_below(evict->state, node, above);
+    evict->policy->insert_below(evict->state, node, above, &evict->use);
 }
 
 void quire__evict_remove_path(quire__evict *evict, const uint32_t *path, uint32_t count)
 {
     if (count > 0)
-        evict->policy->remove_path(evict->state, path, count);
+        evict->policy->take(evict->state, path, count, evict->use.now);
 }
 
 void quire__evict_remove(quire__evict *evict, uint32_t node)
 {
-    evict->policy->remove_path(evict->state, &node, 1);
+    evict->policy->take(evict->state, &node, 1, evict->use.now);
 }
 
-uint32_t quire__evict_victim(const quire__evict *evict)
+void quire__evict_drop(quire__evict *evict, uint32_t node)
+{
+    evict->policy->drop(evict->state, node);
+}
+
+void quire__evict_sealed(quire__evict *evict, const uint32_t *path, uint32_t count)
+{
+    if (evict->policy->sealed)
+        evict->policy->sealed(evict->state, path, count);
+}
+
+uint32_t quire__evict_victim(quire__evict *evict)
 {
     return evict->policy->victim(evict->state);
+}
+
+bool quire__evict_worth_offload(quire__evict *evict, uint32_t node)
+{
+    return !evict->policy->worth_offload || evict->policy->worth_offload(evict->state, node, &evict->use);
 }
 
 uint32_t quire__evict_count(const quire__evict *evict)

@@ -19,27 +19,31 @@ typedef struct link {
 typedef struct lru {
     link *links; /* [nodes + 1], the last is the head: its older is the newest node, its newer the oldest */
     uint32_t head, count;
+    quire__allocator allocator;
 } lru;
 
-static quire_status lru_open(void *state, const quire__allocator *allocator, uint32_t nodes)
+static quire_status lru_open(void *state, const quire_policy_setup *setup)
 {
     lru *list = state;
+    uint32_t nodes = setup->blocks;
     void *links = NULL;
-    QUIRE__TRY(quire__memory_take(allocator, (size_t)nodes + 1, sizeof(link), "the eviction order", &links));
+    list->allocator = (quire__allocator){setup->alloc, setup->free, setup->alloc_user};
+    QUIRE__TRY(quire__memory_take(&list->allocator, (size_t)nodes + 1, sizeof(link), "the eviction order", &links));
     list->links = links;
     list->head = nodes;
     list->links[nodes] = (link){nodes, nodes};
     return QUIRE_OK;
 }
 
-static void lru_close(void *state, const quire__allocator *allocator)
+static void lru_close(void *state)
 {
     lru *list = state;
-    quire__memory_give(allocator, list->links);
+    quire__memory_give(&list->allocator, list->links);
 }
 
-static void lru_insert_path(void *state, const uint32_t *path, uint32_t count)
+static void lru_insert(void *state, const uint32_t *path, uint32_t count, const quire_policy_use *use)
 {
+    (void)use;
     lru *list = state;
     link *links = list->links;
     uint32_t newer = list->head, oldest = links[list->head].older;
@@ -54,8 +58,9 @@ static void lru_insert_path(void *state, const uint32_t *path, uint32_t count)
     list->count += count;
 }
 
-static void lru_insert_below(void *state, uint32_t node, uint32_t above)
+static void lru_insert_below(void *state, uint32_t node, uint32_t above, const quire_policy_use *use)
 {
+    (void)use;
     lru *list = state;
     link *links = list->links;
     uint32_t below = links[above].older;
@@ -66,8 +71,9 @@ static void lru_insert_below(void *state, uint32_t node, uint32_t above)
 }
 
 /* A path mostly lies in the list as it was inserted: such a run is cut out at once, reading one link a node. */
-static void lru_remove_path(void *state, const uint32_t *path, uint32_t count)
+static void lru_take(void *state, const uint32_t *path, uint32_t count, uint64_t now)
 {
+    (void)now;
     lru *list = state;
     link *links = list->links;
     QUIRE__ASSERT(list->count >= count);
@@ -82,7 +88,12 @@ static void lru_remove_path(void *state, const uint32_t *path, uint32_t count)
     list->count -= count;
 }
 
-static uint32_t lru_victim(const void *state)
+static void lru_drop(void *state, uint32_t node)
+{
+    lru_take(state, &node, 1, 0);
+}
+
+static uint32_t lru_victim(void *state)
 {
     const lru *list = state;
     uint32_t oldest = list->links[list->head].newer;
@@ -105,14 +116,16 @@ static void lru_each(const void *state, void (*fn)(void *arg, uint32_t node), vo
     }
 }
 
-const quire__evict_policy quire__evict_lru = {
+const quire_policy quire__evict_lru = {
+    .size = sizeof(quire_policy),
     .name = "lru",
-    .size = sizeof(lru),
+    .state_bytes = sizeof(lru),
     .open = lru_open,
     .close = lru_close,
-    .insert_path = lru_insert_path,
+    .insert = lru_insert,
     .insert_below = lru_insert_below,
-    .remove_path = lru_remove_path,
+    .take = lru_take,
+    .drop = lru_drop,
     .victim = lru_victim,
     .count = lru_count,
     .each = lru_each,

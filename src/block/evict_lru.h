@@ -4,6 +4,6 @@
 
 #include "block/evict.h"
 
-extern const quire__evict_policy quire__evict_lru;
+extern const quire_policy quire__evict_lru;
 
 #endif

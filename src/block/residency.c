@@ -191,7 +191,7 @@ void quire__residency_lose(quire__book *book, uint32_t node, quire_tier tier)
     QUIRE__ASSERT(record->kind == QUIRE__KIND_SEALED);
     QUIRE__ASSERT(book->pool.kin[node].children[tier] == 0);
     if (tier == QUIRE_TIER_HOST || record->refs == 0)
-        quire__evict_remove(&book->evict[tier], node);
+        quire__evict_drop(&book->evict[tier], node);
     if (record->state[tier] == QUIRE__RESIDENT)
         quire__residency_event(book, QUIRE_EVENT_REMOVED, tier, node);
     quire__pool_detach(&book->pool, node, tier);
@@ -228,7 +228,7 @@ static bool drop_last_block(quire__book *book, uint32_t node)
         own->newer != QUIRE__NONE)
         return false;
     QUIRE__ASSERT(record->child == QUIRE__NONE && record->refs == 0 && pool->owner[QUIRE_TIER_DEVICE][slot] == node);
-    quire__evict_remove(&book->evict[QUIRE_TIER_DEVICE], node);
+    quire__evict_drop(&book->evict[QUIRE_TIER_DEVICE], node);
     quire__residency_event(book, QUIRE_EVENT_REMOVED, QUIRE_TIER_DEVICE, node);
     pool->nodes[parent].child = QUIRE__NONE;
     pool->kin[parent].children[QUIRE_TIER_DEVICE]--;

@@ -141,6 +141,7 @@ static void link_new(quire__book *book, const uint32_t *path, uint32_t count, ui
     if (parent != QUIRE__NONE)
         pool->kin[parent].children[QUIRE_TIER_DEVICE]++;
     book->counters.blocks_sealed += count;
+    quire__evict_sealed(&book->evict[QUIRE_TIER_DEVICE], path, count);
     if (book->events.capacity > 0)
         for (uint32_t i = 0; i < count; i++)
             quire__residency_event(book, QUIRE_EVENT_STORED, QUIRE_TIER_DEVICE, path[i]);

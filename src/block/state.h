@@ -23,6 +23,8 @@ typedef struct quire__chain {
     uint32_t pending; /* tokens reserved in the open step; 0: not in a step */
     uint32_t kept;    /* blocks before the reserve */
     uint32_t source;  /* what the reserve copied its first block from, still referred to; or QUIRE__NONE */
+    uint32_t hints;    /* QUIRE_HINT_*, of the engine */
+    uint64_t next_use; /* when it expects the prompt again; 0: not said */
     bool open, named;
 } quire__chain;
 

@@ -1,0 +1,86 @@
+/* quire_backend.h: for programs that bring a part of their own. So far: an eviction policy.
+ *
+ * A policy decides which cached block goes when a tier is full. It keeps an order over block numbers and knows no bytes.
+ * Fill a quire_policy with functions, set quire_options.custom_policy to it, and each tier of the cache opens one state.
+ *
+ * WHAT A POLICY HOLDS  The blocks of one tier that may be evicted sooner or later: on the device those that no sequence
+ *          uses, on the host all of them. `insert` and `insert_below` add blocks, `take` and `drop` remove them: take
+ *          because a sequence uses the block again (a hit), drop because it has left the tier (evicted or lost).
+ *
+ * THE LEAF RULE  A block must not go while the tier holds a block below it in the prefix tree, for that one could never
+ *          be found again. So `victim` names only blocks whose tree->children() is 0. Blocks arrive a path at a time,
+ *          and what is below a path's last block is in the order already: keep lists of the blocks without children,
+ *          add the parent of a dropped block when children(parent) is 1 during the drop, and the rule holds by itself.
+ *
+ * RULES    Deterministic: time is given, randomness is not to be used. All memory is taken in open. No call back into the
+ *          cache. Called under the cache's own rules for threads, one at a time per state.
+ */
+#ifndef QUIRE_BACKEND_H
+#define QUIRE_BACKEND_H
+
+#include "quire/quire.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define QUIRE_NO_BLOCK UINT32_MAX
+
+/* The prefix tree as far as a policy may ask. Lent for the state's life. */
+typedef struct quire_policy_tree {
+    const void *self;
+    uint32_t (*parent)(const void *self, uint32_t block);   /* QUIRE_NO_BLOCK: it begins a prompt */
+    uint32_t (*children)(const void *self, uint32_t block); /* that this tier holds. During drop the block still counts */
+    uint32_t (*stamp)(const void *self, uint32_t block);    /* a hash of its own tokens */
+    int (*busy)(const void *self, uint32_t block);          /* 1: a copy in flight has it; evicting it means waiting */
+} quire_policy_tree;
+
+typedef struct quire_policy_setup {
+    size_t size;
+    uint32_t blocks; /* block numbers are 0 .. blocks - 1; the same number may be another block after a drop */
+    uint32_t slots;  /* of the tier: more blocks than this are never in the order */
+    uint32_t block_tokens;
+    quire_tier tier;
+    quire_policy_tree tree;
+    void *(*alloc)(void *user, size_t bytes); /* not cleared */
+    void (*free)(void *user, void *memory);
+    void *alloc_user;
+} quire_policy_setup;
+
+/* What is known when blocks enter the order. */
+typedef struct quire_policy_use {
+    size_t size;
+    uint64_t now;     /* microseconds; never goes back */
+    uint64_t domain;
+    uint32_t blocks;  /* full blocks of the sequence that let them go; 0: not a sequence's end (a rollback, a copy) */
+    uint32_t matched; /* of them, found in the cache rather than computed */
+    uint32_t hints;   /* QUIRE_HINT_TURN_ENDED | QUIRE_HINT_NO_REUSE */
+    uint64_t next_use; /* when the engine expects the prompt again, microseconds like now; 0: not said */
+} quire_policy_use;
+
+typedef struct quire_policy {
+    size_t size;        /* sizeof(quire_policy) */
+    const char *name;   /* shown in quire_cache_options */
+    size_t state_bytes; /* cleared memory that the library takes and hands to open */
+    quire_status (*open)(void *state, const quire_policy_setup *setup); /* a failed open is followed by close */
+    void (*close)(void *state);
+    /* path[0] first, each the parent of the next. use->now is the time of the last use. */
+    void (*insert)(void *state, const uint32_t *path, uint32_t count, const quire_policy_use *use);
+    /* A new child of `above`, which is in the order: the host tier has gained it. */
+    void (*insert_below)(void *state, uint32_t block, uint32_t above, const quire_policy_use *use);
+    void (*take)(void *state, const uint32_t *path, uint32_t count, uint64_t now);
+    void (*drop)(void *state, uint32_t block);
+    uint32_t (*victim)(void *state); /* QUIRE_NO_BLOCK: there is none. Asked again it says the same, or better */
+    uint32_t (*count)(const void *state);
+    /* Calls fn for each block, in any order. For checks. */
+    void (*each)(const void *state, void (*fn)(void *arg, uint32_t block), void *arg);
+    /* May be NULL. New blocks of the tree, not in the order yet. */
+    void (*sealed)(void *state, const uint32_t *path, uint32_t count);
+    /* May be NULL: every block is. Whether a block that is now in use will come back before the host tier gives it away. */
+    int (*worth_offload)(void *state, uint32_t block, const quire_policy_use *use);
+} quire_policy;
+
+#ifdef __cplusplus
+}
+#endif
+#endif
