@@ -3,6 +3,7 @@
 #include "bytes.h"
 #include "device_attend.h"
 #include "device_copy.h"
+#include "device_latent.h"
 #include "device_pack.h"
 #include "device_pieces.h"
 #include "device_tiers.h"
@@ -17,6 +18,7 @@ void bench_device(const bench_options *options)
     bench_report_setting(bed.report, "checksum",
                          bed.cache.checksum == QUIRE_CHECKSUM_RESTORE ? "of every block in the host tier" : "off");
     bench_device_attend(&bed);
+    bench_device_latent(&bed);
     bench_device_copy(&bed);
     bench_device_pack(&bed);
     bench_device_pieces(&bed);

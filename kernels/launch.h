@@ -29,9 +29,12 @@ typedef struct quire__pages {
     int32_t scale_stride; /* bytes from a token's scales to the next's; 0: the page has none */
     int32_t scale_group;  /* elements that share a scale */
     int32_t rotation;     /* K is rotated in runs of so many dims, and q is to be; 0: neither */
+    int32_t value_dim;    /* 0: K and V. Else latent: one row a token, whose first value_dim elements are V as well;
+                           * kv_heads is 1, kv_stride 0, no scales */
 } quire__pages;
 
-/* New K and V into their slots. A slot below 0 is skipped. */
+/* New K and V into their slots. A slot below 0 is skipped. Latent: k is what comes first in a row, [tokens][1][value_dim],
+ * and v the rest of it, [tokens][1][head_dim - value_dim]. */
 typedef struct quire__append_args {
     quire__pages pages;
     int32_t layer, tokens;
@@ -173,6 +176,8 @@ typedef enum quire__kernel {
     QUIRE__KERNEL_ATTEND_PREFILL,
     QUIRE__KERNEL_PACK,
     QUIRE__KERNEL_UNPACK,
+    QUIRE__KERNEL_LATENT_APPEND,
+    QUIRE__KERNEL_LATENT_ATTEND,
     QUIRE__KERNEL_COUNT
 } quire__kernel;
 
@@ -196,6 +201,9 @@ quire_status quire__cuda_attend_decode(const quire__attend_args *args, void *str
 quire_status quire__cuda_attend_prefill(const quire__attend_args *args, void *stream);
 quire_status quire__cuda_pack(const quire__pack_args *args, void *stream);
 quire_status quire__cuda_unpack(const quire__pack_args *args, void *stream);
+/* Rows of 576, 512 of them values; as decode, any number of query heads. */
+quire_status quire__cuda_latent_append(const quire__append_args *args, void *stream);
+quire_status quire__cuda_latent_attend(const quire__attend_args *args, void *stream);
 
 #ifdef __cplusplus
 }

@@ -130,6 +130,10 @@ typedef struct quire_group {
     quire_dtype dtype;    /* of K and V in the cache. 0: options.dtype */
     const float *scales;  /* FP8 only: [layers][2][kv_heads], stored = value / scale; copied at open. NULL: every token
                            * has its own, in the block */
+    uint32_t value_dim;   /* 0: K and V of head_dim elements each. Else a latent group, as multi-head latent attention has
+                           * it: a token has one row of head_dim elements (8..576), whose first value_dim serve as V too.
+                           * kv_heads is 1, the dtype F32, F16 or BF16; quire_append_latent and quire_attend_latent. The
+                           * CUDA kernels take 576 and 512 in F16 and BF16 */
 } quire_group;
 
 /* Runs body(arg, i) for every i in [0, count), in any order, on any threads, and returns when all are done. */
@@ -293,6 +297,7 @@ typedef struct quire_view {
     int64_t scale_offset, scale_stride; /* bytes; scale_stride 0: no scales in the block */
     uint32_t scale_group;
     uint32_t rotation;   /* of K, in dims, and so of q: Hadamard over its root. 0: none */
+    uint32_t value_dim;  /* latent: V is the first value_dim elements of K, kv_stride is 0. 0: K and V */
 
     uint32_t rows, tokens; /* sequences, and new tokens of all of them, row after row */
     uint32_t table_stride; /* entries from one row of block_table to the next */
@@ -365,6 +370,19 @@ typedef struct quire_attend_params {
 /* quire_attend with parameters, which may differ from layer to layer. QUIRE_EINVAL: a parameter is out of its range. */
 QUIRE_API quire_status quire_attend_with(const quire_view *view, uint32_t layer, const quire_tensor *q,
                                          const quire_tensor *out, const quire_attend_params *params);
+
+/* Of a latent group. Stores the step's rows: the first value_dim elements of each from `latent`, [view.tokens][1]
+ * [value_dim], the others, the rotated part of K, from `rope`, [view.tokens][1][head_dim - value_dim] (NULL where that
+ * is 0). On the view's stream. QUIRE_EINVAL: the group is not latent. */
+QUIRE_API quire_status quire_append_latent(const quire_view *view, uint32_t layer, const quire_tensor *latent,
+                                           const quire_tensor *rope);
+/* Of a latent group: out = softmax(q row^T * scale) row[0:value_dim] for each new token over its own context. q is
+ * [view.tokens][query_heads][head_dim], with the up-projection of K absorbed into it; out [view.tokens][query_heads]
+ * [value_dim], before the up-projection of V (DeepSeek-V2, 2024, section 2.1). On CUDA q is rounded to the cache's dtype,
+ * and every token is computed by the decode kernel. On the view's stream, after quire_append_latent of the same layer.
+ * QUIRE_EINVAL: the group is not latent. */
+QUIRE_API quire_status quire_attend_latent(const quire_view *view, uint32_t layer, const quire_tensor *q,
+                                           const quire_tensor *out, float scale);
 
 /* ---- what a server exports --------------------------------------------------------------------------------- */
 

@@ -3,13 +3,14 @@
 
 #include "base/status.h"
 #include "cache/cache.h"
+#include "cache/compute.h"
 
 enum {
     DETERMINISTIC_SPLIT = 512, /* tokens of context a thread block, whatever the batch: one way to cut a context */
     WANTED_BLOCKS = 1056       /* thread blocks that fill a large GPU (8 a multiprocessor of 132) */
 };
 
-static quire_status check_view(const quire_view *view, uint32_t layer, quire_cache **cache)
+quire_status quire__compute_view(const quire_view *view, uint32_t layer, quire_cache **cache)
 {
     if (view == NULL || view->owner == NULL)
         return quire__fail(QUIRE_EINVAL, "view must come from quire_step_view");
@@ -22,7 +23,7 @@ static quire_status check_view(const quire_view *view, uint32_t layer, quire_cac
     return QUIRE_OK;
 }
 
-static quire_status check_tensor(const quire_tensor *tensor, const char *name, uint32_t heads)
+quire_status quire__compute_tensor(const quire_tensor *tensor, const char *name, uint32_t heads)
 {
     if (tensor == NULL || tensor->data == NULL)
         return quire__fail(QUIRE_EINVAL, "%s must not be NULL", name);
@@ -33,7 +34,15 @@ static quire_status check_tensor(const quire_tensor *tensor, const char *name, u
     return QUIRE_OK;
 }
 
-static quire__pages pages_of(const quire_view *view, uint32_t layer)
+static quire_status check_not_latent(const quire_view *view)
+{
+    if (view->value_dim > 0)
+        return quire__fail(QUIRE_EINVAL, "the group is latent (value_dim %u); call quire_append_latent and "
+                           "quire_attend_latent", view->value_dim);
+    return QUIRE_OK;
+}
+
+quire__pages quire__compute_pages(const quire_view *view, uint32_t layer)
 {
     return (quire__pages){.arena = view->arena,
                           .block_stride = view->block_stride,
@@ -49,17 +58,19 @@ static quire__pages pages_of(const quire_view *view, uint32_t layer)
                           .scale_offset = view->scale_offset,
                           .scale_stride = (int32_t)view->scale_stride,
                           .scale_group = (int32_t)view->scale_group,
-                          .rotation = (int32_t)view->rotation};
+                          .rotation = (int32_t)view->rotation,
+                          .value_dim = (int32_t)view->value_dim};
 }
 
 quire_status quire_append(const quire_view *view, uint32_t layer, const quire_tensor *k, const quire_tensor *v)
 {
     quire_cache *cache = NULL;
 
-    QUIRE__TRY(check_view(view, layer, &cache));
-    QUIRE__TRY(check_tensor(k, "k", view->kv_heads));
-    QUIRE__TRY(check_tensor(v, "v", view->kv_heads));
-    quire__kernel_args args = {.append = {.pages = pages_of(view, layer),
+    QUIRE__TRY(quire__compute_view(view, layer, &cache));
+    QUIRE__TRY(check_not_latent(view));
+    QUIRE__TRY(quire__compute_tensor(k, "k", view->kv_heads));
+    QUIRE__TRY(quire__compute_tensor(v, "v", view->kv_heads));
+    quire__kernel_args args = {.append = {.pages = quire__compute_pages(view, layer),
                                           .layer = (int32_t)layer,
                                           .tokens = (int32_t)view->tokens,
                                           .k = *k,
@@ -89,7 +100,8 @@ static int32_t split_tokens(const quire_cache *cache, int32_t count, int32_t lon
 }
 
 /* Decode attention over `count` tokens, in as many launches as the work space asks for. */
-static quire_status attend_decode(const quire_cache *cache, quire__stream *stream, quire__attend_args args)
+quire_status quire__compute_decode(const quire_cache *cache, quire__stream *stream, quire__kernel kernel,
+                                   quire__attend_args args)
 {
     const int32_t *select = args.select;
     int32_t first = args.first_token, count = args.count;
@@ -98,7 +110,7 @@ static quire_status attend_decode(const quire_cache *cache, quire__stream *strea
     args.split_tokens = split_tokens(cache, count, args.longest_context);
     if (cache->work == NULL) { /* the host kernels need no work space, and take all tokens at once */
         quire__kernel_args launch = {.attend = args};
-        return quire__device_launch(cache->device, stream, QUIRE__KERNEL_ATTEND_DECODE, &launch);
+        return quire__device_launch(cache->device, stream, kernel, &launch);
     }
     args.work = cache->work;
     args.work_floats = (int64_t)cache->work_floats;
@@ -115,7 +127,7 @@ static quire_status attend_decode(const quire_cache *cache, quire__stream *strea
         args.select = select != NULL ? select + done : NULL;
         args.first_token = first + done;
         quire__kernel_args launch = {.attend = args};
-        QUIRE__TRY(quire__device_launch(cache->device, stream, QUIRE__KERNEL_ATTEND_DECODE, &launch));
+        QUIRE__TRY(quire__device_launch(cache->device, stream, kernel, &launch));
     }
     return QUIRE_OK;
 }
@@ -147,11 +159,12 @@ quire_status quire_attend_with(const quire_view *view, uint32_t layer, const qui
 {
     quire_cache *cache = NULL;
 
-    QUIRE__TRY(check_view(view, layer, &cache));
+    QUIRE__TRY(quire__compute_view(view, layer, &cache));
+    QUIRE__TRY(check_not_latent(view));
     QUIRE__TRY(check_params(params));
-    QUIRE__TRY(check_tensor(q, "q", view->query_heads));
-    QUIRE__TRY(check_tensor(out, "out", view->query_heads));
-    quire__attend_args args = {.pages = pages_of(view, layer),
+    QUIRE__TRY(quire__compute_tensor(q, "q", view->query_heads));
+    QUIRE__TRY(quire__compute_tensor(out, "out", view->query_heads));
+    quire__attend_args args = {.pages = quire__compute_pages(view, layer),
                                .layer = (int32_t)layer,
                                .query_heads = (int32_t)view->query_heads,
                                .scale = params->scale,
@@ -170,12 +183,12 @@ quire_status quire_attend_with(const quire_view *view, uint32_t layer, const qui
      * token takes the decode kernel. The host kernels agree by construction. */
     if (cache->options.deterministic && quire__device_is_cuda(cache->device)) {
         args.count = (int32_t)view->tokens;
-        return view->tokens > 0 ? attend_decode(cache, view->stream, args) : QUIRE_OK;
+        return view->tokens > 0 ? quire__compute_decode(cache, view->stream, QUIRE__KERNEL_ATTEND_DECODE, args) : QUIRE_OK;
     }
     if (view->decodes > 0) {
         args.select = view->decode_tokens;
         args.count = (int32_t)view->decodes;
-        QUIRE__TRY(attend_decode(cache, view->stream, args));
+        QUIRE__TRY(quire__compute_decode(cache, view->stream, QUIRE__KERNEL_ATTEND_DECODE, args));
     }
     if (view->tiles > 0) {
         args.select = NULL;

@@ -4,7 +4,23 @@
 #include "base/status.h"
 #include "device/host_formats.h"
 
-enum { BLOCK_ALIGNMENT = 256 };
+enum { BLOCK_ALIGNMENT = 256, LATENT_MOST = 576 };
+
+static quire_status check_latent(const quire_group *group, quire_dtype dtype)
+{
+    if (group->head_dim < 8 || group->head_dim > LATENT_MOST || group->head_dim % 8 != 0)
+        return quire__fail(QUIRE_EINVAL, "group.head_dim is %u; of a latent group it must be a multiple of 8 in 8..%d",
+                           group->head_dim, LATENT_MOST);
+    if (group->value_dim % 8 != 0 || group->value_dim > group->head_dim)
+        return quire__fail(QUIRE_EINVAL, "group.value_dim is %u; it must be a multiple of 8, at most head_dim (%u)",
+                           group->value_dim, group->head_dim);
+    if (group->kv_heads != 1)
+        return quire__fail(QUIRE_EINVAL, "group.kv_heads is %u; a latent group (value_dim is set) has 1",
+                           group->kv_heads);
+    if (dtype > QUIRE_DTYPE_BF16)
+        return quire__fail(QUIRE_EUNSUPPORTED, "a latent group's dtype must be F32, F16 or BF16");
+    return QUIRE_OK;
+}
 
 static quire_status check_group(const quire_group *group, quire_dtype dtype)
 {
@@ -12,7 +28,9 @@ static quire_status check_group(const quire_group *group, quire_dtype dtype)
         return quire__fail(QUIRE_EINVAL, "group.layers is %u; it must be 1..1024", group->layers);
     if (group->kv_heads < 1 || group->kv_heads > 1024)
         return quire__fail(QUIRE_EINVAL, "group.kv_heads is %u; it must be 1..1024", group->kv_heads);
-    if (group->head_dim < 8 || group->head_dim > 512 || group->head_dim % 8 != 0)
+    if (group->value_dim > 0)
+        QUIRE__TRY(check_latent(group, dtype));
+    else if (group->head_dim < 8 || group->head_dim > 512 || group->head_dim % 8 != 0)
         return quire__fail(QUIRE_EINVAL, "group.head_dim is %u; it must be a multiple of 8 in 8..512",
                            group->head_dim);
     if (group->query_heads % group->kv_heads != 0 || group->query_heads > 64 * 1024)
@@ -58,6 +76,11 @@ quire_status quire__layout_make(quire__layout *layout, const quire_options *opti
     made.scale_stride = pages.scale_stride;
     made.scale_group = (uint32_t)pages.scale_group;
     made.rotation = (uint32_t)pages.rotation;
+    made.value_dim = group->value_dim;
+    if (made.value_dim > 0) {
+        made.layer_stride = made.kv_stride;
+        made.kv_stride = 0;
+    }
     size_t bytes = (size_t)made.layer_stride * made.layers;
     made.block_bytes = (bytes + BLOCK_ALIGNMENT - 1) / BLOCK_ALIGNMENT * BLOCK_ALIGNMENT;
     *layout = made;

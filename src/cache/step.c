@@ -126,6 +126,7 @@ static void fill_geometry(quire_cache *cache, quire_step *step)
                               .scale_stride = layout->scale_stride,
                               .scale_group = layout->scale_group,
                               .rotation = layout->rotation,
+                              .value_dim = layout->value_dim,
                               .stream = step->stream,
                               .owner = cache};
 }

@@ -40,6 +40,7 @@ quire_status quire__host_launch(quire__host_attend *attend, quire__kernel kernel
     quire__attend_args decode;
     switch (kernel) {
     case QUIRE__KERNEL_APPEND:
+    case QUIRE__KERNEL_LATENT_APPEND:
         return quire__host_append_run(attend, &args->append);
     case QUIRE__KERNEL_BLOCK_COPY:
         quire__host_block_copy_run(quire__host_attend_parallel(attend), &args->block_copy);
@@ -54,6 +55,7 @@ quire_status quire__host_launch(quire__host_attend *attend, quire__kernel kernel
         quire__host_table(&args->table);
         return QUIRE_OK;
     case QUIRE__KERNEL_ATTEND_DECODE:
+    case QUIRE__KERNEL_LATENT_ATTEND:
         decode = args->attend;
         decode.tiles = NULL; /* decode goes by selection, whatever else the struct names */
         return quire__host_attend_run(attend, &decode);

@@ -165,17 +165,18 @@ static void attend_item(void *arg, size_t item)
     space_return(job->attend, space);
 }
 
-static quire_status head_dim_check(int32_t head_dim)
+static quire_status head_dim_check(const quire__pages *pages)
 {
-    if (head_dim < 8 || head_dim > QUIRE__HEAD_DIM_MOST || head_dim % 8 != 0)
-        return quire__fail(QUIRE_EUNSUPPORTED, "head_dim is %d; the host has 8..%d, multiples of 8", head_dim,
-                           QUIRE__HEAD_DIM_MOST);
+    const int32_t most = pages->value_dim > 0 ? QUIRE__HEAD_DIM_MOST : QUIRE__HEAD_DIM_MOST - 64;
+    if (pages->head_dim < 8 || pages->head_dim > most || pages->head_dim % 8 != 0)
+        return quire__fail(QUIRE_EUNSUPPORTED, "head_dim is %d; the host has 8..%d, multiples of 8", pages->head_dim,
+                           most);
     return QUIRE_OK;
 }
 
 quire_status quire__host_attend_check(const quire__attend_args *args)
 {
-    QUIRE__TRY(head_dim_check(args->pages.head_dim));
+    QUIRE__TRY(head_dim_check(&args->pages));
     if (args->pages.kv_heads < 1 || args->query_heads < 1 || args->query_heads % args->pages.kv_heads != 0)
         return quire__fail(QUIRE_EINVAL, "%d query heads are not a multiple of %d kv heads", args->query_heads,
                            args->pages.kv_heads);
@@ -237,7 +238,7 @@ static void append_item(void *arg, size_t item)
 
 quire_status quire__host_append_check(const quire__append_args *args)
 {
-    return head_dim_check(args->pages.head_dim);
+    return head_dim_check(&args->pages);
 }
 
 quire_status quire__host_append_run(quire__host_attend *attend, const quire__append_args *args)

@@ -7,7 +7,7 @@
 
 enum {
     QUIRE__PART_QUERIES = 64,    /* most (token, query head) pairs of one part */
-    QUIRE__HEAD_DIM_MOST = 512,
+    QUIRE__HEAD_DIM_MOST = 576,  /* of a latent row; of K and V 512 */
     QUIRE__TILE_KEYS_MOST = 32,
     /* floats of work space a part needs: queries and sums, then a tile of K and V, then the rest */
     QUIRE__SCRATCH_FLOATS = 2 * QUIRE__PART_QUERIES * QUIRE__HEAD_DIM_MOST +

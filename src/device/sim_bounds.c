@@ -70,8 +70,10 @@ static const char *append_bounds(const quire__sim_memory *memory, const quire__a
     const quire__pages *pages = &args->pages;
     if (!inside(memory, args->slots, args->tokens, sizeof *args->slots))
         return "append: slots";
-    if (!tensor_inside(memory, &args->k, args->tokens, pages->kv_heads, pages->head_dim) ||
-        !tensor_inside(memory, &args->v, args->tokens, pages->kv_heads, pages->head_dim))
+    int32_t k_dim = pages->value_dim > 0 ? pages->value_dim : pages->head_dim;
+    int32_t v_dim = pages->value_dim > 0 ? pages->head_dim - pages->value_dim : pages->head_dim;
+    if (!tensor_inside(memory, &args->k, args->tokens, pages->kv_heads, k_dim) ||
+        (v_dim > 0 && !tensor_inside(memory, &args->v, args->tokens, pages->kv_heads, v_dim)))
         return "append: k or v";
     for (int32_t i = 0; i < args->tokens; i++)
         if (args->slots[i] >= 0 &&
@@ -137,7 +139,8 @@ static const char *token_bounds(const quire__sim_memory *memory, const quire__at
         (row == NULL && !inside(memory, args->token_rows, token + 1, sizeof *args->token_rows)))
         return "attention: positions or token_rows";
     if (!tensor_inside(memory, &args->q, token + 1, args->query_heads, pages->head_dim) ||
-        !tensor_inside(memory, &args->out, token + 1, args->query_heads, pages->head_dim))
+        !tensor_inside(memory, &args->out, token + 1, args->query_heads,
+                       pages->value_dim > 0 ? pages->value_dim : pages->head_dim))
         return "attention: q or out";
     if (args->sinks != NULL && !inside(memory, args->sinks, args->query_heads, sizeof *args->sinks))
         return "attention: sinks";
@@ -205,6 +208,7 @@ const char *quire__sim_bounds(const quire__sim_memory *memory, quire__kernel ker
 {
     switch (kernel) {
     case QUIRE__KERNEL_APPEND:
+    case QUIRE__KERNEL_LATENT_APPEND:
         return append_bounds(memory, &args->append);
     case QUIRE__KERNEL_BLOCK_COPY:
         return block_copy_bounds(memory, &args->block_copy);
@@ -214,6 +218,7 @@ const char *quire__sim_bounds(const quire__sim_memory *memory, quire__kernel ker
     case QUIRE__KERNEL_TABLE:
         return table_bounds(memory, &args->table);
     case QUIRE__KERNEL_ATTEND_DECODE:
+    case QUIRE__KERNEL_LATENT_ATTEND:
         return select_bounds(memory, &args->attend);
     case QUIRE__KERNEL_PACK:
     case QUIRE__KERNEL_UNPACK:
