@@ -300,9 +300,9 @@ void bench_device_attend(bench_bed *bed)
                   "--context",
                   (unsigned long long)room(bed));
     race_open(&race, asked.rows > 256 ? asked.rows : 256);
-    if (room(bed) >= CHUNK)
+    if (asked.rows == 0 && room(bed) >= CHUNK)
         run_prefill_append(&race, CHUNK);
-    if (room(bed) >= PREFILL)
+    if (asked.rows == 0 && room(bed) >= PREFILL)
         run_prefill_append(&race, PREFILL);
     for (size_t i = 0; i < count; i++)
         if (fits(bed, &batches[i]))

@@ -14,6 +14,7 @@ typedef struct bench_options {
     const char *json; /* NULL: none */
     uint32_t layers, kv_heads, head_dim, query_heads;
     uint32_t batch, context; /* of decode attention; 0: a list of both */
+    const char *only;        /* parts of the device benchmark, with commas between; NULL: all */
     uint64_t blocks;         /* of core's arena; 0: a list */
     uint32_t block_tokens;   /* of core's blocks; 0: a list */
     bool full;               /* core: every arena with every block size */

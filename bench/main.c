@@ -33,6 +33,7 @@ static const char usage[] =
     "  --layers N --kv-heads N --query-heads N --head-dim N\n"
     "                     the model (default 32, 8, 32, 128: that of Llama-3-8B)\n"
     "device:\n"
+    "  --only PART,...    some of attend, latent, copy, pack, tiers\n"
     "  --batch N --context TOKENS\n"
     "                     decode attention over this batch only (default: all of a list that fit the arena)\n"
     "\n"
@@ -64,7 +65,8 @@ static const struct option names[] = {
     {"block-tokens", required_argument, NULL, 't'}, {"layers", required_argument, NULL, 'l'},
     {"kv-heads", required_argument, NULL, 'k'},    {"head-dim", required_argument, NULL, 'd'},
     {"query-heads", required_argument, NULL, 'q'}, {"batch", required_argument, NULL, 'b'},
-    {"context", required_argument, NULL, 'c'},     {NULL, 0, NULL, 0},
+    {"context", required_argument, NULL, 'c'},     {"only", required_argument, NULL, 'o'},
+    {NULL, 0, NULL, 0},
 };
 
 static void take(bench_options *options, int letter, const char *name)
@@ -82,6 +84,7 @@ static void take(bench_options *options, int letter, const char *name)
     case 'q': options->query_heads = (uint32_t)number(name, optarg, 1, 65536); break;
     case 'b': options->batch = (uint32_t)number(name, optarg, 1, 65536); break;
     case 'c': options->context = (uint32_t)number(name, optarg, 2, 1 << 24); break;
+    case 'o': options->only = optarg; break;
     case 'h': fputs(usage, stdout); exit(0);
     default: fputs("Try 'quire-bench --help'.\n", stderr); exit(2);
     }
