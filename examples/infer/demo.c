@@ -27,7 +27,7 @@ static const char help[] =
     "\n"
     "Serves five workloads on the model, each with the cache off and on, and compares every generated token.\n"
     "\n"
-    "  --model FILE    a GGUF file of the llama family with a chat template (or the variable QUIRE_MODEL)\n"
+    "  --model FILE    a GGUF file, Llama family with a chat template or Gemma 3 (or QUIRE_MODEL)\n"
     "  --device NAME   host, cuda:N or auto (default: QUIRE_DEVICE, auto)\n"
     "  --texts FOLDER  the texts (default: those of the source tree)\n"
     "  --json FILE     write all figures there\n"

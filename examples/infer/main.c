@@ -24,7 +24,7 @@ static const char help[] =
     "                    --perplexity FILE) [options]\n"
     "\n"
     "What to run\n"
-    "  --model FILE        the model, a GGUF file of the llama family (or the variable QUIRE_MODEL)\n"
+    "  --model FILE        the model, a GGUF file, Llama family or Gemma 3 (or the variable QUIRE_MODEL)\n"
     "  --prompt TEXT       continue the text; with --chat: answer this one message\n"
     "  --chat              talk: a line is a message, /new begins again, /exit or end of file ends\n"
     "  --requests FILE     serve the requests of a file, one JSON object a line (- is standard input):\n"
