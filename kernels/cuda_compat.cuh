@@ -19,7 +19,12 @@
  *   QK_UNROLL                                        #pragma unroll
  *   QK_EMULATED                                      1 under the emulator, else 0
  *
+ *   int qk_resident_blocks(kernel, threads, dynamic_shared_bytes)
+ *        Thread blocks of it that the device runs at once; 0 when that cannot be found out.
+ *
  *   qk_cp_async16(shared, global, valid = true)      16 bytes, asynchronously; zeros, and no read, when not valid
+ *   qk_cp_async16_once(shared, global, valid, once)  the same for what is read once: the first to leave the L2
+ *   uint64_t qk_read_once()                          the cache policy that it wants
  *   qk_cp_async_commit(), qk_cp_async_wait<N>()      close a group; wait for all but the newest N groups
  *   qk_ldmatrix_x4(r, row), qk_ldmatrix_x4_trans     four 8x8 matrices of 16-bit elements; row: this lane's address
  *   qk_mma_bf16_16816(d, a, b), qk_mma_f16_16816     d[4] += a[4] * b[2], m16n8k16, f32 accumulators
@@ -59,10 +64,33 @@ template <class Kernel> static inline int qk_allow_dynamic_shared(Kernel *kernel
         cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)));
 }
 
+template <class Kernel> static inline int qk_resident_blocks(Kernel *kernel, int threads, size_t dynamic_shared) {
+    int device = 0, multiprocessors = 0, blocks = 0;
+    if (cudaGetDevice(&device) != cudaSuccess ||
+        cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device) != cudaSuccess ||
+        cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, dynamic_shared) != cudaSuccess)
+        return 0;
+    return blocks * multiprocessors;
+}
+
 __device__ __forceinline__ void qk_cp_async16(void *shared, const void *global, bool valid = true) {
     const uint32_t to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
     const int bytes_read = valid ? 16 : 0;
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(bytes_read) : "memory");
+}
+
+__device__ __forceinline__ uint64_t qk_read_once() {
+    uint64_t policy;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+
+__device__ __forceinline__ void qk_cp_async16_once(void *shared, const void *global, bool valid, uint64_t once) {
+    const uint32_t to = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+    const int bytes_read = valid ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2, %3;" ::"r"(to), "l"(global),
+                 "r"(bytes_read), "l"(once)
+                 : "memory");
 }
 
 __device__ __forceinline__ void qk_cp_async_commit() {
@@ -136,8 +164,21 @@ template <class Kernel> static inline int qk_allow_dynamic_shared(Kernel *kernel
     return ::emu::allow_dynamic_shared(reinterpret_cast<const void *>(kernel), bytes);
 }
 
+template <class Kernel> static inline int qk_resident_blocks(Kernel *, int, size_t) {
+    return 1 << 30;
+}
+
 inline void qk_cp_async16(void *shared, const void *global, bool valid = true,
                           emu::Place where = emu::here("qk_cp_async16")) {
+    ::emu::async_copy_16(shared, global, valid, where);
+}
+
+inline uint64_t qk_read_once() {
+    return 0;
+}
+
+inline void qk_cp_async16_once(void *shared, const void *global, bool valid, uint64_t,
+                               emu::Place where = emu::here("qk_cp_async16_once")) {
     ::emu::async_copy_16(shared, global, valid, where);
 }
 

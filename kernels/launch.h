@@ -77,8 +77,12 @@ typedef struct quire__table_args {
     const quire__table_change *changes;
 } quire__table_args;
 
-/* The most tokens of a quire_tile: prefill launches enough thread blocks for this many. */
-enum { QUIRE__PREFILL_TILE = 64 };
+enum {
+    QUIRE__PREFILL_TILE = 128,  /* the most tokens of a quire_tile: prefill launches enough thread blocks for this many */
+    QUIRE__ATTEND_CHUNK = 16,   /* query heads of a kv head that one thread block of decode takes, */
+    QUIRE__ATTEND_CHUNK_F32 = 8, /* and with a cache of f32 */
+    QUIRE__ATTEND_DESCRIPTION = 8 /* floats of work space for the description of a context in several pieces */
+};
 
 /* Causal attention of some of a step's tokens over pages. `select` names the tokens (decode) or `tiles` the runs of
  * them (prefill); the other is unused. */
@@ -100,13 +104,30 @@ typedef struct quire__attend_args {
     int32_t count;
     int32_t longest_context; /* upper bound of position + 1 over the tokens in question; a token at position -1 has
                               * no context, and zeros come out */
-    /* decode: the context is cut into pieces of split_tokens (a multiple of block_tokens and of 64), so that many
-     * thread blocks share a long one; partial results go to `work`, at least
-     * count * query_heads * ceil(longest_context / split_tokens) * (head_dim + 2) floats */
-    int32_t split_tokens;
+    /* decode: contexts are cut into pieces, so that many thread blocks share a long one. Partial results go to `work`,
+     * 16-byte aligned, at least quire__attend_work_floats(args) floats.
+     *   split_tokens 0     `workers` thread blocks, each with as many tokens of context as the others; where to cut is
+     *                      computed on the device from positions, so a captured graph stays balanced as they grow
+     *   split_tokens > 0   a multiple of 64: every context is cut at multiples of it, so that a token's bits depend on
+     *                      its own context only */
+    int32_t split_tokens, workers;
     float *work;
     int64_t work_floats;
 } quire__attend_args;
+
+/* The work space that decode needs for these arguments. */
+static inline int64_t quire__attend_work_floats(const quire__attend_args *args)
+{
+    const int64_t group = args->query_heads / args->pages.kv_heads;
+    const int64_t most = args->pages.dtype == QUIRE_DTYPE_F32 ? QUIRE__ATTEND_CHUNK_F32 : QUIRE__ATTEND_CHUNK;
+    const int64_t heads = group < most ? group : most;
+    const int64_t units = args->count * (args->pages.kv_heads * ((group + heads - 1) / heads));
+    const int64_t splits =
+        args->split_tokens > 0 ? ((int64_t)args->longest_context + args->split_tokens - 1) / args->split_tokens : 0;
+    const int64_t contexts = args->split_tokens > 0 ? units : args->workers;
+    const int64_t pieces = args->split_tokens > 0 ? units * splits : 2 * (int64_t)args->workers;
+    return contexts * QUIRE__ATTEND_DESCRIPTION + pieces * heads * (args->pages.head_dim + 2);
+}
 
 /* ---- lossless packing ---------------------------------------------------------------------------------------- */
 

@@ -427,8 +427,6 @@ static void attention_on(quire__device *device, const attend_shape *shape, uint6
     unsigned char *expected = malloc(f.out_bytes);
     quire__attend_args attend = fixture_args(&f, 0, expected);
     int32_t select[] = {0, 21};
-    size_t query_heads = (size_t)(shape->kv_heads * shape->group);
-    size_t work = 2 * query_heads * 4 * (size_t)(shape->head_dim + 2);
     quire__host_attend_prefill(&attend);
 
     attend.pages.arena = put(device, stream, &all, f.arena, f.arena_bytes);
@@ -449,8 +447,8 @@ static void attention_on(quire__device *device, const attend_shape *shape, uint6
     attend.tiles = NULL;
     attend.count = 2;
     attend.split_tokens = 64;
-    attend.work = take(device, QUIRE__MEMORY_DEVICE, work * sizeof(float));
-    attend.work_floats = (int64_t)work;
+    attend.work_floats = quire__attend_work_floats(&attend);
+    attend.work = take(device, QUIRE__MEMORY_DEVICE, (size_t)attend.work_floats * sizeof(float));
     args.attend = attend;
     launch(device, stream, QUIRE__KERNEL_ATTEND_DECODE, &args);
     download(device, stream, f.out, attend.out.data, f.out_bytes);

@@ -122,8 +122,6 @@ static quire_status send_scales(quire_cache *cache)
 static quire_status open_memory(quire_cache *cache)
 {
     const quire__layout *layout = &cache->layout;
-    uint32_t splits = (cache->options.max_seq_tokens + LONGEST_SPLIT - 1) / LONGEST_SPLIT;
-    uint32_t pairs = 2 * cache->options.max_sequences;
     void *memory;
 
     if (cache->sections > 0) {
@@ -137,9 +135,16 @@ static quire_status open_memory(quire_cache *cache)
     cache->group.scales = NULL; /* the caller's array was lent for the call */
     if (!quire__device_is_cuda(cache->device))
         return QUIRE_OK; /* the host kernels need no work space */
-    pairs = pairs < LEAST_WORK_TOKENS ? LEAST_WORK_TOKENS : pairs;
-    pairs = pairs < splits ? splits : pairs;
-    cache->work_floats = (size_t)pairs * layout->query_heads * (layout->head_dim + 2);
+    const quire__attend_args longest = {.pages = {.kv_heads = (int32_t)layout->kv_heads,
+                                                  .head_dim = (int32_t)layout->head_dim,
+                                                  .dtype = layout->dtype},
+                                        .query_heads = (int32_t)layout->query_heads,
+                                        .count = 1,
+                                        .longest_context = (int32_t)cache->options.max_seq_tokens,
+                                        .split_tokens = LONGEST_SPLIT};
+    cache->work_floats = (size_t)LEAST_WORK_TOKENS * layout->query_heads * (layout->head_dim + 2);
+    if (cache->work_floats < (size_t)quire__attend_work_floats(&longest))
+        cache->work_floats = (size_t)quire__attend_work_floats(&longest);
     QUIRE__TRY(quire__device_alloc(cache->device, QUIRE__MEMORY_DEVICE, cache->work_floats * sizeof(float), &memory));
     cache->work = memory;
     return QUIRE_OK;

@@ -7,7 +7,7 @@
 
 enum {
     DETERMINISTIC_SPLIT = 512, /* tokens of context a thread block, whatever the batch: one way to cut a context */
-    WANTED_BLOCKS = 1056       /* thread blocks that fill a large GPU (8 a multiprocessor of 132) */
+    MOST_WORKERS = 1056        /* thread blocks of decode: 8 a multiprocessor of 132; the launcher takes what is resident */
 };
 
 quire_status quire__compute_view(const quire_view *view, uint32_t layer, quire_cache **cache)
@@ -79,6 +79,21 @@ quire_status quire_append(const quire_view *view, uint32_t layer, const quire_te
     return quire__device_launch(cache->device, view->stream, QUIRE__KERNEL_APPEND, &args);
 }
 
+/* Pieces of attend_decode: evenly shared out in one launch, or, where bits must depend on a token's own context only,
+ * cut at fixed places. Gives how many tokens a launch has work space for. */
+static int64_t share_contexts(const quire_cache *cache, quire__attend_args args, quire__attend_args *shared)
+{
+    args.workers = 1;
+    if (!cache->options.deterministic) { /* the work space that it takes grows by as much with each thread block */
+        int64_t fitting = args.work_floats / quire__attend_work_floats(&args);
+        shared->workers = (int32_t)(fitting < MOST_WORKERS ? fitting : MOST_WORKERS);
+        return args.count;
+    }
+    shared->split_tokens = args.split_tokens = DETERMINISTIC_SPLIT;
+    args.count = 1; /* which there is room for, see open_memory */
+    return args.work_floats / quire__attend_work_floats(&args);
+}
+
 static int32_t round_up(int64_t value, int64_t unit)
 {
     return (int32_t)((value + unit - 1) / unit * unit);
@@ -92,11 +107,25 @@ static int32_t split_tokens(const quire_cache *cache, int32_t count, int32_t lon
 
     if (!cache->options.deterministic) {
         int64_t blocks_without_split = (int64_t)count * cache->layout.kv_heads;
-        int64_t splits = (WANTED_BLOCKS + blocks_without_split - 1) / blocks_without_split;
+        int64_t splits = (MOST_WORKERS + blocks_without_split - 1) / blocks_without_split;
         split = (longest + splits - 1) / splits;
         split = split < 128 ? 128 : split;
     }
     return round_up(split, unit);
+}
+
+/* Pieces of kernels that give each (token, split) a thread block, and what share_contexts gives. */
+static int64_t cut_contexts(const quire_cache *cache, const quire__attend_args *args, int32_t *split)
+{
+    int64_t floats_a_split = (int64_t)args->query_heads * (args->pages.head_dim + 2);
+
+    *split = split_tokens(cache, args->count, args->longest_context);
+    int64_t at_once = args->work_floats / ((args->longest_context + *split - 1) / *split * floats_a_split);
+    if (at_once >= 1)
+        return at_once;
+    /* the work space holds a longest sequence cut the deterministic way, so this split is finer */
+    *split = round_up(args->longest_context / (args->work_floats / floats_a_split) + 1, *split);
+    return 1;
 }
 
 /* Decode attention over `count` tokens, in as many launches as the work space asks for. */
@@ -105,22 +134,13 @@ quire_status quire__compute_decode(const quire_cache *cache, quire__stream *stre
 {
     const int32_t *select = args.select;
     int32_t first = args.first_token, count = args.count;
-    int64_t floats_a_split = (int64_t)args.query_heads * (args.pages.head_dim + 2);
+    int64_t at_once = count; /* the host kernels need no work space */
 
-    args.split_tokens = split_tokens(cache, count, args.longest_context);
-    if (cache->work == NULL) { /* the host kernels need no work space, and take all tokens at once */
-        quire__kernel_args launch = {.attend = args};
-        return quire__device_launch(cache->device, stream, kernel, &launch);
-    }
     args.work = cache->work;
     args.work_floats = (int64_t)cache->work_floats;
-    int64_t floats_a_token = (args.longest_context + args.split_tokens - 1) / args.split_tokens * floats_a_split;
-    int64_t at_once = args.work_floats / floats_a_token;
-    if (at_once < 1) { /* the work space holds a longest sequence cut the deterministic way, so this split is finer */
-        args.split_tokens = round_up(args.longest_context / (args.work_floats / floats_a_split) + 1,
-                                     args.split_tokens);
-        at_once = 1;
-    }
+    if (cache->work != NULL)
+        at_once = kernel == QUIRE__KERNEL_ATTEND_DECODE ? share_contexts(cache, args, &args)
+                                                        : cut_contexts(cache, &args, &args.split_tokens);
     for (int32_t done = 0; done < count; done += args.count) {
         int64_t left = count - done;
         args.count = (int32_t)(left < at_once ? left : at_once);

@@ -138,6 +138,9 @@ struct AttendShape {
     quire_dtype q_dtype, out_dtype;
     float sharpness; /* standard deviation of the scores */
     std::vector<Row> rows;
+    int window; /* this and the next: quire_attend_params. Pages that no token sees are out of the table */
+    float soft_cap;
+    bool sinks;
 };
 
 /* Attention of a step: pages, tables and q, and what the oracle says. */
@@ -150,8 +153,11 @@ class AttendProblem
              random.below(2) * 12),
           reference_(QUIRE_DTYPE_F32, tokens_, heads(), shape.pages.head_dim, 0, 0)
     {
+        for (int head = 0; head < heads(); head++)
+            sinks_.push_back(head % 5 == 4 ? -INFINITY : random.normal() * 2);
         fill_tables(random);
         fill_contexts(random);
+        hide_pages();
         for (int token = 0; token < tokens_; token++) {
             for (int i = 0; i < heads() * shape.pages.head_dim; i++)
                 q_.store(token, i / shape.pages.head_dim, i % shape.pages.head_dim,
@@ -163,6 +169,7 @@ class AttendProblem
         table_device_ = std::make_unique<DeviceArray<int32_t>>(table_);
         token_rows_device_ = std::make_unique<DeviceArray<int32_t>>(token_rows_);
         positions_device_ = std::make_unique<DeviceArray<int32_t>>(positions_);
+        sinks_device_ = std::make_unique<DeviceArray<float>>(sinks_);
         run_oracle();
     }
 
@@ -202,9 +209,9 @@ class AttendProblem
     }
 
     /* Out of the decode kernel for these tokens; NULL: for all, without a selection. Tokens not selected are
-     * 0xee. */
-    Bytes decode(const std::vector<int32_t> *select, int split_tokens, int longest_context,
-                 quire_status *status)
+     * 0xee. split_tokens 0: shared out evenly to `workers`. */
+    Bytes decode(const std::vector<int32_t> *select, int split_tokens, int longest_context, quire_status *status,
+                 int workers = 0)
     {
         HostTensor out = make_out();
         DeviceArray<unsigned char> out_device(out.bytes);
@@ -214,8 +221,8 @@ class AttendProblem
         args.select = select ? select_device.data() : nullptr;
         args.longest_context = longest_context;
         args.split_tokens = split_tokens;
-        const int64_t splits = (longest_context + split_tokens - 1) / split_tokens;
-        args.work_floats = args.count * heads() * splits * (dim() + 2);
+        args.workers = workers;
+        args.work_floats = quire__attend_work_floats(&args);
         DeviceArray<float> work(std::vector<float>(static_cast<size_t>(args.work_floats), NAN));
         args.work = work.data();
         *status = quire__cuda_attend_decode(&args, nullptr);
@@ -268,6 +275,7 @@ class AttendProblem
         args.block_table = table_device_->data();
         args.token_rows = token_rows_device_->data();
         args.positions = positions_device_->data();
+        args.sinks = shape_.sinks ? sinks_device_->data() : nullptr;
         return args;
     }
 
@@ -343,6 +351,16 @@ class AttendProblem
         }
     }
 
+    /* Pages that lie outside the window of every token of their row: reading one is an access far out of bounds. */
+    void hide_pages()
+    {
+        for (size_t row = 0; row < shape_.rows.size() && shape_.window > 0; row++) {
+            const int first = shape_.rows[row].cached + 1 - shape_.window;
+            for (int i = 0; i < first / shape_.pages.block_tokens; i++)
+                table_[row * static_cast<size_t>(table_stride_) + static_cast<size_t>(i)] = INT32_MAX / 2;
+        }
+    }
+
     quire__attend_args host_args()
     {
         quire__attend_args args = {};
@@ -356,6 +374,9 @@ class AttendProblem
         args.table_stride = table_stride_;
         args.token_rows = token_rows_.data();
         args.positions = positions_.data();
+        args.window = shape_.window;
+        args.soft_cap = shape_.soft_cap;
+        args.sinks = shape_.sinks ? sinks_.data() : nullptr;
         return args;
     }
 
@@ -379,7 +400,8 @@ class AttendProblem
         }
         if (length == 0) /* no context: zeros must come out */
             return difference == 0 ? 0 : INFINITY;
-        const double error = std::sqrt(difference / length);
+        /* a head that gives nearly everything to its sink: below a hundredth of V's size, count absolutely */
+        const double error = std::sqrt(difference / std::max(length, 1e-4 * dim()));
         return error == error ? error : INFINITY;
     }
 
@@ -389,7 +411,8 @@ class AttendProblem
     HostTensor q_, reference_;
     std::vector<int32_t> table_, token_rows_, positions_;
     std::unique_ptr<DeviceArray<unsigned char>> arena_, q_device_;
-    std::unique_ptr<DeviceArray<float>> scales_;
+    std::vector<float> sinks_;
+    std::unique_ptr<DeviceArray<float>> scales_, sinks_device_;
     std::unique_ptr<DeviceArray<int32_t>> table_device_, token_rows_device_, positions_device_;
 };
 
