@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "progress.h"
+#include "recorded.h"
 #include "timing.h"
 
 static int read_trace(replay_job *job, replay_error *error)
@@ -20,6 +21,20 @@ static int read_trace(replay_job *job, replay_error *error)
     return status;
 }
 
+/* A recording knows its model and its blocks; what the command line says comes first. */
+static void size_blocks(replay_job *job)
+{
+    const replay_options *options = job->options;
+    const replay_recorded *recorded = job->trace.recorded;
+    job->block_tokens = recorded && !options->block_given ? recorded->block_tokens : options->block_tokens;
+    job->token_bytes = recorded && !options->model_given ? (double)recorded->block_bytes / recorded->block_tokens
+                                                        : (double)replay_token_bytes(options);
+    uint32_t tokens = options->pieces ? job->trace.piece_tokens : job->block_tokens;
+    job->block_bytes = (uint64_t)(job->token_bytes * tokens);
+    if (options->pieces)
+        job->block_tokens = 1;
+}
+
 int replay_job_open(replay_job *job, const replay_options *options, replay_error *error)
 {
     *job = (replay_job){.options = options};
@@ -29,8 +44,7 @@ int replay_job_open(replay_job *job, const replay_options *options, replay_error
     if (job->trace.token_count > 0)
         status = options->pieces ? replay_fail(error, "--pieces is for traces of pieces; %s has token ids", options->path)
                                  : replay_trace_cut(&job->trace, options->block_tokens, error);
-    job->block_tokens = options->pieces ? 1 : options->block_tokens;
-    job->block_bytes = replay_token_bytes(options) * (options->pieces ? job->trace.piece_tokens : job->block_tokens);
+    size_blocks(job);
     if (status == 0)
         status = replay_paths_open(&job->paths, &job->trace, job->block_tokens, options->pieces, options->output, error);
     if (status)

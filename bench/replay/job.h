@@ -13,6 +13,7 @@ typedef struct replay_job {
     replay_paths paths;
     double read_seconds;
     uint64_t block_bytes;
+    double token_bytes;
     uint32_t block_tokens; /* 1 with --pieces */
 } replay_job;
 

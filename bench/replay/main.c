@@ -3,6 +3,7 @@
 
 #include "curve.h"
 #include "job.h"
+#include "recorded_run.h"
 #include "runs.h"
 
 int main(int argc, char **argv)
@@ -16,7 +17,12 @@ int main(int argc, char **argv)
     }
     int status = replay_job_open(&job, &options, &error);
     if (status == 0) {
-        status = options.curve || options.check || options.plan ? replay_curves(&job, &error) : replay_runs(&job, &error);
+        if (options.as_recorded)
+            status = replay_recorded_runs(&job, &error);
+        else if (options.curve || options.check || options.plan)
+            status = replay_curves(&job, &error);
+        else
+            status = replay_runs(&job, &error);
         replay_job_close(&job);
     }
     if (status)

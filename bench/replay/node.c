@@ -12,13 +12,15 @@ int replay_node_open(replay_node *node, const replay_node_config *config, replay
                                .max_sequences = config->max_sequences,
                                .max_seq_tokens = config->longest,
                                .max_domains = config->max_domains,
+                               .watermark_blocks = config->watermark,
                                .event_capacity = config->events,
                                .hash_key = HASH_KEY,
                                .policy = config->policy,
                                .offload = config->geometry.host_blocks > 0,
                                .allocator = quire__allocator_default};
     *node = (replay_node){.geometry = config->geometry};
-    if (quire__plan_open(&node->plan, &book.allocator, 2 * blocks) || quire__book_open(&node->book, &book)) {
+    uint32_t moves = config->plan > 0 ? config->plan : 2 * blocks;
+    if (quire__plan_open(&node->plan, &book.allocator, moves) || quire__book_open(&node->book, &book)) {
         replay_fail(error, "%s", quire_error_text());
         replay_node_close(node);
         return -1;

@@ -15,7 +15,8 @@ typedef struct replay_node_config {
     replay_geometry geometry;
     const char *policy;
     uint32_t max_sequences, longest; /* tokens */
-    uint32_t max_domains, events;
+    uint32_t max_domains, events, watermark; /* blocks */
+    uint32_t plan; /* moves that one call may ask for; 0: enough for a request at once */
 } replay_node_config;
 
 typedef struct replay_node {

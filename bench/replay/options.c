@@ -42,6 +42,9 @@ static const char help[] =
     "  --block-tokens N     (default: QUIRE_BLOCK_TOKENS, 16)\n"
     "  --no-output          leave out generated tokens: they take no room then\n"
     "  --pieces             a block is a piece of the trace, and its output is left out\n"
+    "A recording of Quire's own (QUIRE_TRACE=FILE), beside all this\n"
+    "  --as-recorded        the very calls that the program made, at its sizes unless --device and --host give others;\n"
+    "                       hits are set beside those that it had\n"
     "The engine\n"
     "  --timed              requests arrive at their times, run side by side, wait and are preempted, as in an engine\n"
     "                       (without it they run one after another, which is fastest)\n"
@@ -87,6 +90,7 @@ enum {
     BLOCK_TOKENS,
     NO_OUTPUT,
     PIECES,
+    AS_RECORDED,
     TIMED,
     PREFILL_RATE,
     DECODE_MS,
@@ -127,6 +131,7 @@ static const struct option names[] = {
     {"block-tokens", required_argument, NULL, BLOCK_TOKENS},
     {"no-output", no_argument, NULL, NO_OUTPUT},
     {"pieces", no_argument, NULL, PIECES},
+    {"as-recorded", no_argument, NULL, AS_RECORDED},
     {"timed", no_argument, NULL, TIMED},
     {"prefill-rate", required_argument, NULL, PREFILL_RATE},
     {"decode-ms", required_argument, NULL, DECODE_MS},
@@ -350,16 +355,18 @@ static int take_trace_option(replay_options *options, int option, const char *na
 
 static int take_option(replay_options *options, int option, const char *name, replay_error *error)
 {
+    options->model_given = options->model_given || (option >= LAYERS && option <= TOKEN_BYTES);
     switch (option) {
     case LAYERS: return take_small(name, optarg, 1024, &options->layers, error);
     case KV_HEADS: return take_small(name, optarg, 1024, &options->kv_heads, error);
     case HEAD_DIM: return take_small(name, optarg, 4096, &options->head_dim, error);
     case DTYPE: return take_dtype(optarg, &options->element_bytes, error);
     case TOKEN_BYTES: return take_bytes(name, optarg, 1, &options->token_bytes, error);
-    case DEVICE: return replay_sizes_parse(name, optarg, &options->device, error);
-    case HOST: return replay_sizes_parse(name, optarg, &options->host, error);
-    case POLICY: return take_policies(optarg, options, error);
-    case BLOCK_TOKENS: return take_small(name, optarg, 4096, &options->block_tokens, error);
+    case DEVICE: options->device_given = true; return replay_sizes_parse(name, optarg, &options->device, error);
+    case HOST: options->host_given = true; return replay_sizes_parse(name, optarg, &options->host, error);
+    case AS_RECORDED: options->as_recorded = true; return 0;
+    case POLICY: options->policy_given = true; return take_policies(optarg, options, error);
+    case BLOCK_TOKENS: options->block_given = true; return take_small(name, optarg, 4096, &options->block_tokens, error);
     case NO_OUTPUT: options->output = false; return 0;
     case PIECES: options->pieces = true; return 0;
     case FLOOR: options->floor = true; return 0;

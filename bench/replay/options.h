@@ -38,7 +38,8 @@ typedef struct replay_options {
     replay_sizes device, host;
     const char *policies[REPLAY_MOST_POLICIES];
     uint32_t policy_count;
-    bool timed;
+    bool timed, as_recorded;
+    bool device_given, host_given, block_given, model_given, policy_given;
     replay_engine_model model;
     /* the curve and the plan */
     const char *curve; /* the CSV file; NULL: none */

@@ -85,7 +85,7 @@ static void time_requests(planner *planner, offer *offer)
 {
     const replay_trace *trace = &planner->job->trace;
     const replay_options *options = planner->job->options;
-    double restore = (double)replay_token_bytes(options) / options->model.restore_rate, sum = 0;
+    double restore = planner->job->token_bytes / options->model.restore_rate, sum = 0;
     for (size_t i = 0; i < trace->request_count; i++) {
         const uint32_t *hits = planner->curve.request_hits + i * planner->curve.points;
         uint32_t device = hits[offer->device], both = hits[offer->host] > device ? hits[offer->host] : device;
@@ -246,7 +246,7 @@ static void say_wanted_time(planner *planner)
 static void say_setting(const planner *planner, double held)
 {
     const replay_options *options = planner->job->options;
-    double token = (double)replay_token_bytes(options);
+    double token = planner->job->token_bytes;
     printf("Plan for %s. A token takes %.1f KiB; prefill %.0f tokens/s, restore %.1f GiB/s; a GiB costs %g on the device, "
            "%g on the host.\n", planner->curve.policy, token / 1024, options->model.prefill_rate,
            options->model.restore_rate / (1 << 30), planner->prices->device, planner->prices->host);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "input.h"
+#include "recorded.h"
 
 enum { MOST_NAMED = 10, PROGRESS_EVERY = 256 }; /* malformed lines that are named, the rest is counted; lines */
 
@@ -14,6 +15,12 @@ typedef struct reader {
     int (*take)(replay_trace *trace, const char *line, size_t length, replay_error *error); /* NULL: not known yet */
     replay_read_result result;
 } reader;
+
+static int take_recorded(replay_trace *trace, const char *line, size_t length, replay_error *error)
+{
+    (void)length;
+    return replay_recorded_line(trace->recorded, trace, line, error);
+}
 
 static int choose_format(reader *reader, const char *line, replay_error *error)
 {
@@ -32,8 +39,13 @@ static int choose_format(reader *reader, const char *line, replay_error *error)
         reader->take = replay_read_prefix;
         return replay_read_prefix_header(trace, text, error);
     }
+    if (strncmp(text, "# quire-trace v1", 16) == 0) {
+        trace->format = "quire-trace v1";
+        reader->take = take_recorded;
+        return replay_recorded_open(&trace->recorded, text, error);
+    }
     return replay_fail(error, "%s has no format that is known: its first line is neither a JSON object nor \"# "
-                       "prefix-trace v1\"", reader->path);
+                       "prefix-trace v1\" nor \"# quire-trace v1\"", reader->path);
 }
 
 /* A malformed line: 0 goes on with the next one. */
@@ -51,6 +63,8 @@ static int malformed(reader *reader, const char *why, replay_error *error)
 static int take_request(reader *reader, const char *line, size_t length, replay_error *error)
 {
     replay_trace *trace = reader->trace;
+    if (trace->recorded) /* its lines are not requests */
+        return reader->take(trace, line, length, error);
     int status = replay_trace_begin(trace, error);
     if (status)
         return status;
@@ -118,6 +132,8 @@ int replay_read(replay_trace *trace, const char *path, const replay_read_options
     replay_input_close(input);
     if (reader.result.skipped > MOST_NAMED && options->warnings)
         fprintf(options->warnings, "%s: %" PRIu64 " lines skipped in all\n", path, reader.result.skipped);
+    if (status == 0 && trace->recorded)
+        status = replay_recorded_finish(trace->recorded, trace, error);
     if (status == 0)
         status = replay_trace_finish(trace, error);
     if (status)

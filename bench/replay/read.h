@@ -3,6 +3,7 @@
  *    Mooncake JSONL   {"timestamp": ms, "input_length": n, "output_length": n, "hash_ids": [...]}
  *    token JSONL      {"timestamp": ms, "tokens": [...], "output_length": n, "domain": n, "turn_ended": bool}
  *    prefix-trace v1  # prefix-trace v1 block=256 ...        then  t_ms input output flags ids
+ *    quire-trace v1   # quire-trace v1 block=16 ...          then what a cache was asked (recorded.h)
  */
 #ifndef REPLAY_READ_H
 #define REPLAY_READ_H

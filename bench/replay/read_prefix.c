@@ -16,7 +16,7 @@ static bool whole(const char **at, uint64_t most, uint64_t *value)
     const char *digit = *at;
     for (; *digit >= '0' && *digit <= '9'; digit++) {
         unsigned number = (unsigned)(*digit - '0');
-        if (sum > (most - number) / 10)
+        if (number > most || sum > (most - number) / 10)
             return false;
         sum = sum * 10 + number;
     }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "recorded.h"
 
 #define MOST_TOKENS (UINT32_C(1) << 30)
 
@@ -19,6 +20,7 @@ void replay_trace_close(replay_trace *trace)
     free(trace->parents);
     free(trace->tokens);
     replay_map_close(&trace->names);
+    replay_recorded_close(trace->recorded);
     *trace = (replay_trace){0};
 }
 

@@ -37,6 +37,8 @@ typedef struct replay_request {
     uint64_t domain;
 } replay_request;
 
+struct replay_recorded;
+
 typedef struct replay_trace {
     replay_request *requests;
     uint32_t *ids;
@@ -51,6 +53,7 @@ typedef struct replay_trace {
 
     uint64_t memory, memory_limit; /* bytes taken, and the most that may be */
     size_t request_room, id_room, parent_room, token_room;
+    struct replay_recorded *recorded; /* NULL: it is no recording of Quire's own (recorded.h) */
     replay_map names; /* what the file calls an id -> ours; only while reading */
 } replay_trace;
 

@@ -176,6 +176,9 @@ typedef struct quire_options {
     void *(*alloc)(void *user, size_t bytes); /* bookkeeping memory, all of it taken at open; NULL: malloc, free */
     void (*free)(void *user, void *memory);
     void *alloc_user;
+
+    const char *trace; /* file that what the cache is asked is recorded to, for quire-replay; NULL or "": none */
+    int trace_tokens;  /* 1: with token ids; 0: with hashes of prefixes under a key that is kept nowhere */
 } quire_options;
 
 /* Writes defaults, then the QUIRE_* variables over them. QUIRE_EINVAL: a variable is malformed or out of range; the

@@ -73,6 +73,12 @@ const quire__variable quire__variables[] = {
      "An asynchronous copy that takes longer has failed.", "library"},
     {"QUIRE_HASH_KEY", QUIRE__VARIABLE_COUNT, "0", 0, UINT64_MAX, NULL, "",
      "Key of the prefix table's hash; 0: random. Set it to repeat a run exactly.", "library"},
+    {"QUIRE_TRACE", QUIRE__VARIABLE_TEXT, "", 0, 0, NULL, "",
+     "File to which a cache records what it is asked, for `quire-replay` (a process's second cache: FILE.2); not set: "
+     "none.",
+     "library"},
+    {"QUIRE_TRACE_TOKENS", QUIRE__VARIABLE_SWITCH, "0", 0, 1, NULL, "",
+     "1: the recording has token ids; 0: hashes of prefixes under a key that is kept nowhere.", "library"},
     {"QUIRE_LOG", QUIRE__VARIABLE_CHOICE, "warn", 0, 0, log_names, "",
      "How much the library says on stderr, or to the program's log function; `info` lists every variable at open.",
      "library"},
@@ -142,6 +148,8 @@ static const field fields[] = {
     NUMBER("QUIRE_DETERMINISTIC", deterministic),
     NUMBER("QUIRE_MOVE_TIMEOUT_MS", move_timeout_ms),
     NUMBER("QUIRE_HASH_KEY", hash_key),
+    TEXT("QUIRE_TRACE", trace),
+    NUMBER("QUIRE_TRACE_TOKENS", trace_tokens),
     NUMBER("QUIRE_LOG", log_level),
 };
 
@@ -353,6 +361,8 @@ static quire_status check_field(const quire_options *options, const field *field
     quire__variable_range(variable, range, sizeof(range));
 
     if (field->text) {
+        if (variable->standard[0] == '\0' && (!value.text || !value.text[0]))
+            return QUIRE_OK; /* what is not set by default need not be set */
         if (!value.text || !value.text[0])
             return quire__fail(QUIRE_EINVAL, "options.%s is empty: expected %s", field->option, range);
         struct value ignored;

@@ -391,6 +391,13 @@ void quire__book_seq_tokens(quire__book *book, uint32_t seq, size_t first, size_
     quire__chain_read(book, chain, (uint32_t)first, tokens, (uint32_t)count);
 }
 
+void quire__book_seq_block(const quire__book *book, uint32_t seq, uint32_t at, int32_t *tokens)
+{
+    const quire__chain *chain = &book->chains[seq];
+    QUIRE__ASSERT(seq < book->config.max_sequences && chain->open && at < chain->blocks);
+    memcpy(tokens, quire__pool_tokens(&book->pool, chain->nodes[at]), book->config.block_tokens * sizeof(*tokens));
+}
+
 /* ---- steps --------------------------------------------------------------------------------------------------- */
 
 void quire__book_step_begin(quire__book *book, uint64_t step)

@@ -67,6 +67,8 @@ void quire__book_seq_get(quire__book *book, uint32_t seq, quire_seq_info *info);
 const int32_t *quire__book_seq_table(quire__book *book, uint32_t seq, uint32_t *blocks, uint32_t *changed, bool reset);
 /* Copies tokens [first, first + count) of the sequence. */
 void quire__book_seq_tokens(quire__book *book, uint32_t seq, size_t first, size_t count, int32_t *tokens);
+/* Copies all block_tokens tokens of the sequence's block `at`, which may be more of it than the sequence has. */
+void quire__book_seq_block(const quire__book *book, uint32_t seq, uint32_t at, int32_t *tokens);
 
 /* ---- steps */
 /* `step` rises by one a step; it becomes the ticket of what the step touches. */

@@ -185,6 +185,32 @@ static quire_status open_mover(quire_cache *cache)
     return quire__mover_open(&cache->mover, &config);
 }
 
+static quire_status open_record(quire_cache *cache)
+{
+    const quire_options *options = &cache->options;
+    quire__record_config config = {.path = options->trace,
+                                   .tokens = options->trace_tokens != 0,
+                                   .allocator = &cache->allocator,
+                                   .log = {options->log_level, options->log, options->log_user},
+                                   .book = cache->book,
+                                   .block_tokens = options->block_tokens,
+                                   .device_slots = cache->device_slots,
+                                   .host_slots = cache->host_slots,
+                                   .max_sequences = options->max_sequences,
+                                   .max_seq_tokens = options->max_seq_tokens,
+                                   .max_domains = options->max_domains,
+                                   .watermark_blocks = options->watermark_blocks,
+                                   .block_bytes = cache->layout.block_bytes,
+                                   .policy = options->policy,
+                                   .offload = options->offload == QUIRE_OFFLOAD_WRITE_THROUGH};
+
+    if (options->trace == NULL || options->trace[0] == '\0')
+        return QUIRE_OK;
+    QUIRE__TRY(quire__record_open(&cache->record, &config));
+    cache->options.trace = quire__record_path(cache->record);
+    return QUIRE_OK;
+}
+
 static uint32_t seq_blocks(const quire_options *options)
 {
     return (options->max_seq_tokens - 1) / options->block_tokens + 1;
@@ -237,6 +263,7 @@ static quire_status cache_fill(quire_cache *cache, const quire_options *options)
     QUIRE__TRY(size_slots(cache));
     QUIRE__TRY(open_memory(cache));
     QUIRE__TRY(open_book(cache));
+    QUIRE__TRY(open_record(cache));
     QUIRE__TRY(open_mover(cache));
     QUIRE__TRY(open_tables(cache));
     return open_scratch(cache);
@@ -301,6 +328,7 @@ void quire_cache_close(quire_cache *cache)
     quire__plan_close(&cache->resize_plan, &allocator);
     quire__tables_close(cache->tables);
     quire__mover_close(cache->mover);
+    quire__record_close(cache->record);
     quire__book_close(cache->book);
     close_device(cache);
     quire__memory_give(&allocator, cache);
@@ -402,5 +430,6 @@ quire_status quire_cache_clear(quire_cache *cache)
         return quire__fail(QUIRE_EINVAL, "cache must not be NULL");
     quire__cache_take_in(cache);
     quire__book_clear(cache->book);
+    quire__record_clear(cache->record);
     return QUIRE_OK;
 }

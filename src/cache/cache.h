@@ -3,6 +3,7 @@
  *   quire.h calls -> sequence.c, step.c, compute.c, observe.c
  *                        |  book   (decides)          |  tables (what kernels read)
  *                        +---------- plan ----------> |  mover  (moves)  -> device
+ *                        |  record (a trace of the calls, where one is asked for)
  */
 #ifndef QUIRE_CACHE_H
 #define QUIRE_CACHE_H
@@ -11,6 +12,7 @@
 
 #include "block/book.h"
 #include "cache/layout.h"
+#include "cache/record.h"
 #include "cache/tables.h"
 #include "device/device.h"
 #include "move/mover.h"
@@ -81,6 +83,7 @@ struct quire_cache {
     quire__book *book;
     quire__mover *mover;
     quire__tables *tables;
+    quire__record *record; /* NULL: nothing is recorded */
     quire__plan moves; /* scratch of match and commit */
     quire__face *faces; /* [max_sequences] */
     uint64_t next_owner, steps;

@@ -52,7 +52,9 @@ quire_status quire_seq_open(quire_cache *cache, const quire_seq_options *options
     if (options != NULL && options->size != sizeof *options)
         return quire__fail(QUIRE_EINVAL, "quire_seq_options.size is %zu; set it to sizeof(quire_seq_options), %zu",
                            options->size, sizeof *options);
-    QUIRE__TRY(quire__book_seq_open(cache->book, options != NULL ? options->domain : 0, &index));
+    const uint64_t domain = options != NULL ? options->domain : 0;
+    QUIRE__TRY(quire__book_seq_open(cache->book, domain, &index));
+    quire__record_seq_open(cache->record, index, domain);
     *seq = show(cache, index);
     return QUIRE_OK;
 }
@@ -68,6 +70,7 @@ quire_status quire_seq_match(quire_cache *cache, quire_seq seq, const int32_t *t
     quire__book_set_time(cache->book, quire__clock_us());
     quire__cache_tell_costs(cache);
     QUIRE__TRY(quire__book_seq_match(cache->book, index, tokens, count, &cache->moves, &found));
+    quire__record_match(cache->record, index, count, &found);
     quire__cache_start_moves(cache);
     if (hit != NULL)
         *hit = found;
@@ -118,6 +121,7 @@ quire_status quire_seq_fork(quire_cache *cache, quire_seq seq, quire_seq *child)
     if (child == NULL)
         return quire__fail(QUIRE_EINVAL, "child must not be NULL");
     QUIRE__TRY(quire__book_seq_fork(cache->book, index, &made));
+    quire__record_fork(cache->record, index, made);
     *child = show(cache, made);
     return QUIRE_OK;
 }
@@ -127,7 +131,9 @@ quire_status quire_seq_truncate(quire_cache *cache, quire_seq seq, size_t length
     uint32_t index = 0;
 
     QUIRE__TRY(find_idle(cache, seq, "truncate", &index));
-    return quire__book_seq_truncate(cache->book, index, length);
+    QUIRE__TRY(quire__book_seq_truncate(cache->book, index, length));
+    quire__record_truncate(cache->record, index, length);
+    return QUIRE_OK;
 }
 
 quire_status quire_seq_close(quire_cache *cache, quire_seq seq)
@@ -136,6 +142,7 @@ quire_status quire_seq_close(quire_cache *cache, quire_seq seq)
 
     QUIRE__TRY(find_idle(cache, seq, "close", &index));
     quire__book_set_time(cache->book, quire__clock_us());
+    quire__record_seq_close(cache->record, index);
     quire__book_seq_close(cache->book, index);
     cache->faces[index].open = false;
     cache->faces[index].generation++;

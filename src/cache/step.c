@@ -207,6 +207,9 @@ quire_status quire_step_commit(quire_step *step)
         quire__book_commit(cache->book, step->rows[i].seq, &cache->moves);
     }
     quire__cache_start_moves(cache);
+    for (uint32_t i = 0; i < step->row_count; i++)
+        quire__record_row(cache->record, step->rows[i].seq, step->rows[i].added);
+    quire__record_step_end(cache->record);
     quire__step_finish(step);
     return QUIRE_OK;
 }
