@@ -8,6 +8,9 @@
 
 #include "ceilings_link.h"
 #include "gpu_kernels.h"
+#ifdef BENCH_CUBLAS
+#include "matmul_cuda.h"
+#endif
 
 enum {
     LARGE = 512 << 20, /* of what the copy engines move */
@@ -149,6 +152,23 @@ static void kernel_link(bench_bed *bed, const char *name, void *to, const void *
     }
 }
 
+#ifdef BENCH_CUBLAS
+static void matrix_product(bench_bed *bed)
+{
+    bench_figure figure = {.name = "bf16 matrix product", .unit = "TFLOP/s", .rate = true};
+    bench_matmul matmul;
+
+    bench_matmul_open(&matmul, bed);
+    bench_racer racer = bench_enter(NULL, bench_matmul_body, NULL, &matmul, 1);
+    bench_bed_race_calls(bed, &racer, 1);
+    bench_matmul_close(&matmul);
+    snprintf(figure.size, sizeof figure.size, "%d x %d x %d", BENCH_MATMUL_SIDE, BENCH_MATMUL_SIDE,
+             BENCH_MATMUL_SIDE);
+    figure.value = bench_rate(racer.sample, bench_matmul_work());
+    bench_report_figure(bed->report, &figure);
+}
+#endif
+
 bench_verdict bench_ceilings_link_cuda(bench_bed *bed)
 {
     double rates[GRIDS];
@@ -157,6 +177,9 @@ bench_verdict bench_ceilings_link_cuda(bench_bed *bed)
 
     bench_ceilings_fill(bed, memory, 2 * (size_t)LARGE);
     bench_ceilings_fill(bed, host, 2 * (size_t)LARGE);
+#ifdef BENCH_CUBLAS
+    matrix_product(bed);
+#endif
     device_copies(bed, memory);
     link_copies(bed, memory, host);
     kernel_link(bed, "loads from the host", memory, host, "copy from the host", rates);

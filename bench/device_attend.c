@@ -31,6 +31,8 @@ typedef struct race {
     const quire_view *view;
     quire_tensor k, v, q, out;
     void *k_mirror, *v_mirror, *q_mirror;
+    const char *name; /* of the rows of decode attention */
+    bool appends;     /* appends have rows of their own */
     uint32_t repeats;
     bench_copy copy;
 } race;
@@ -201,8 +203,8 @@ static void run_batch(race *race, const batch *batch)
 
     snprintf(size, sizeof size, "%u x %s tokens", batch->rows, bench_count(count, sizeof count, batch->context));
     double layers = race->view->layers, cached = layers * batch->rows * kv_bytes(race, race->view->dtype);
-    race_and_report(race, attend_body, "decode attention", size, cached * batch->context);
-    if (batch->rows > 1) {
+    race_and_report(race, attend_body, race->name, size, cached * batch->context);
+    if (batch->rows > 1 && race->appends) {
         snprintf(size, sizeof size, "%u x 1 token", batch->rows);
         race_and_report(race, append_body, "append, decode", size,
                         cached + layers * batch->rows * kv_bytes(race, race->k.dtype));
@@ -284,6 +286,25 @@ static bool fits(const bench_bed *bed, const batch *batch)
     return (uint64_t)batch->rows * (batch->context + bed->cache.block_tokens) <= room(bed);
 }
 
+/* Another model than the one asked for: only its heads differ. */
+static void run_shape(bench_bed *bed, const char *name, uint32_t kv_heads, uint32_t query_heads, const batch *batch)
+{
+    quire_group asked = bed->group;
+    size_t block_bytes = bed->block_bytes;
+    race race = {.bed = bed, .name = name};
+
+    bed->group.kv_heads = kv_heads;
+    bed->group.query_heads = query_heads;
+    bed->block_bytes = bench_block_bytes(&bed->cache);
+    if (fits(bed, batch)) {
+        race_open(&race, batch->rows);
+        run_batch(&race, batch);
+        race_close(&race);
+    }
+    bed->group = asked;
+    bed->block_bytes = block_bytes;
+}
+
 void bench_device_attend(bench_bed *bed)
 {
     static const batch standard[] = {{1, 1024},   {1, 4096},  {1, 16384},  {1, 65536}, {1, 131072}, {8, 512},
@@ -291,7 +312,7 @@ void bench_device_attend(bench_bed *bed)
     batch asked = {bed->options->batch, bed->options->context};
     const batch *batches = asked.rows > 0 ? &asked : standard;
     size_t count = asked.rows > 0 ? 1 : sizeof standard / sizeof standard[0], fitting = 0;
-    race race = {.bed = bed};
+    race race = {.bed = bed, .name = "decode attention", .appends = true};
 
     for (size_t i = 0; i < count; i++)
         fitting += fits(bed, &batches[i]);
@@ -308,4 +329,8 @@ void bench_device_attend(bench_bed *bed)
         if (fits(bed, &batches[i]))
             run_batch(&race, &batches[i]);
     race_close(&race);
+    if (asked.rows == 0) {
+        run_shape(bed, "decode attention, 8:1", 8, 64, &(batch){64, 4096});
+        run_shape(bed, "decode attention, 4 kv heads", 4, 32, &(batch){1, 16384});
+    }
 }
