@@ -5,26 +5,37 @@
  */
 #include "gpu_kernels.h"
 
-#include "kernels/copy.cuh"
+#include "kernels/common.cuh"
 
 namespace
 {
 
+constexpr int THREADS = 256, WORDS = 4; /* words of 16 bytes that a thread has in flight */
 constexpr unsigned MAGIC = 0x9e3779b9u;
 
-__global__ void __launch_bounds__(qk::COPY_THREADS)
-    copy_kernel(unsigned char *to, const unsigned char *from, int64_t bytes, int64_t slices)
+/* A thread block takes runs of WORDS * THREADS words, the grid's stride apart. */
+__global__ void __launch_bounds__(THREADS) copy_kernel(uint4 *to, const uint4 *from, int64_t words)
 {
-    for (int64_t slice = blockIdx.x; slice < slices; slice += gridDim.x)
-        qk::copy_slice(to, from, bytes, slice);
+    const int64_t run = WORDS * THREADS, step = static_cast<int64_t>(gridDim.x) * run;
+    for (int64_t first = static_cast<int64_t>(blockIdx.x) * run; first < words; first += step) {
+        const int64_t at = first + threadIdx.x;
+        uint4 word[WORDS] = {};
+        QK_UNROLL
+        for (int i = 0; i < WORDS; i++)
+            if (at + i * THREADS < words)
+                word[i] = __ldcs(from + at + i * THREADS);
+        QK_UNROLL
+        for (int i = 0; i < WORDS; i++)
+            if (at + i * THREADS < words)
+                __stcs(to + at + i * THREADS, word[i]);
+    }
 }
 
-__global__ void __launch_bounds__(qk::COPY_THREADS)
-    load_kernel(const uint4 *from, int64_t words, unsigned *sink)
+__global__ void __launch_bounds__(THREADS) load_kernel(const uint4 *from, int64_t words, unsigned *sink)
 {
-    const int64_t step = static_cast<int64_t>(gridDim.x) * qk::COPY_THREADS;
+    const int64_t step = static_cast<int64_t>(gridDim.x) * THREADS;
     unsigned mixed = 0;
-    for (int64_t i = static_cast<int64_t>(blockIdx.x) * qk::COPY_THREADS + threadIdx.x; i < words; i += step) {
+    for (int64_t i = static_cast<int64_t>(blockIdx.x) * THREADS + threadIdx.x; i < words; i += step) {
         const uint4 word = from[i];
         mixed ^= word.x ^ word.y ^ word.z ^ word.w;
     }
@@ -45,10 +56,8 @@ extern "C" int bench_gpu_copy(void *to, const void *from, size_t bytes, unsigned
 {
     if (wrong(to, bytes, thread_blocks) || wrong(from, bytes, thread_blocks))
         return INVALID_VALUE;
-    const int64_t slices = qk::copy_slices(static_cast<int64_t>(bytes));
-    QK_LAUNCH(copy_kernel, dim3(thread_blocks), dim3(qk::COPY_THREADS), 0, stream,
-              static_cast<unsigned char *>(to), static_cast<const unsigned char *>(from),
-              static_cast<int64_t>(bytes), slices);
+    QK_LAUNCH(copy_kernel, dim3(thread_blocks), dim3(THREADS), 0, stream, static_cast<uint4 *>(to),
+              static_cast<const uint4 *>(from), static_cast<int64_t>(bytes / 16));
     return qk_launch_status();
 }
 
@@ -56,7 +65,7 @@ extern "C" int bench_gpu_load(const void *from, size_t bytes, unsigned thread_bl
 {
     if (wrong(from, bytes, thread_blocks) || !sink)
         return INVALID_VALUE;
-    QK_LAUNCH(load_kernel, dim3(thread_blocks), dim3(qk::COPY_THREADS), 0, stream,
+    QK_LAUNCH(load_kernel, dim3(thread_blocks), dim3(THREADS), 0, stream,
               static_cast<const uint4 *>(from), static_cast<int64_t>(bytes / 16), static_cast<unsigned *>(sink));
     return qk_launch_status();
 }
