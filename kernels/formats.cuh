@@ -4,14 +4,15 @@
  *   reading    unpack          a 32-bit word to its codes' numbers in f32, in the order of elements, without a scale
  *              unpack_f16      the same as pairs of f16, for tensor cores. Exact: every code is an f16
  *              row_scales      where a row's scales are; scale_at one of them
- *   writing    scale_of        the scale that a row or a run of 16 gets, from the values' range
- *              pack8           eight values, times 1 / scale, to eight codes
+ *   writing    store_row       rows in the registers of some lanes, with their scales, rotated where K is
  *
  * A value is code * scale * page_scale (common.cuh); of the two scales at least one is 1. Scores of an int4 cache need
  * q rotated in runs of pages.rotation dims (`rotate`), since K is.
  */
 #ifndef QUIRE_KERNELS_FORMATS_CUH
 #define QUIRE_KERNELS_FORMATS_CUH
+
+#include <math.h>
 
 #include "common.cuh"
 
@@ -111,6 +112,190 @@ __device__ __forceinline__ const unsigned short *row_scales(const quire__pages &
 __device__ __forceinline__ float scale_at(const unsigned short *scales, int group)
 {
     return f16_pair_load(scales[group]).x;
+}
+
+/* ---- a row in the registers of some lanes ------------------------------------------------------------ */
+
+/* A row of head_dim values over `lanes` neighbouring lanes (a power of two), E values a lane: lane i of them has
+ * columns i * E and on. Lanes past head_dim hold zeros. All lanes of a warp call these together. */
+struct row_shape {
+    int lanes;
+    float rotation_factor; /* 1 / sqrt(pages.rotation) */
+};
+
+/* How a launcher lays rows out. */
+template <int E> inline row_shape make_row_shape(const quire__pages &pages)
+{
+    row_shape shape = {1, 1.0f};
+    while (shape.lanes * E < pages.head_dim)
+        shape.lanes *= 2;
+    if (pages.dtype == QUIRE_DTYPE_INT4 && shape.lanes == 1 && E < INT4_GROUP)
+        shape.lanes = 2; /* a run of 16 is two lanes' */
+    if (pages.rotation != 0)
+        shape.rotation_factor = 1.0f / sqrtf(static_cast<float>(pages.rotation));
+    return shape;
+}
+
+constexpr unsigned WHOLE_WARP = 0xffffffffu;
+
+/* Multiplies each run of `rotation` columns with the Hadamard matrix over its root, distance 1 first, as
+ * quire__rotate does. */
+template <int E> __device__ __forceinline__ void rotate(float (&x)[E], int column, int rotation, float factor)
+{
+    QK_UNROLL
+    for (int apart = 1; apart < E; apart *= 2) {
+        if (apart < rotation) {
+            QK_UNROLL
+            for (int i = 0; i < E; i++) {
+                if ((i & apart) == 0) {
+                    const float low = x[i], high = x[i + apart];
+                    x[i] = low + high;
+                    x[i + apart] = low - high;
+                }
+            }
+        }
+    }
+    for (int apart = E; apart < rotation; apart *= 2) {
+        QK_UNROLL
+        for (int i = 0; i < E; i++) {
+            const float other = __shfl_xor_sync(WHOLE_WARP, x[i], apart / E);
+            x[i] = (column & apart) != 0 ? other - x[i] : x[i] + other;
+        }
+    }
+    QK_UNROLL
+    for (int i = 0; i < E; i++)
+        x[i] *= factor;
+}
+
+/* A scale as the page holds it, and what to multiply values with. */
+struct row_scale {
+    unsigned short bits;
+    float inverse;
+};
+
+__device__ __forceinline__ row_scale make_scale(float scale)
+{
+    uint32_t bits = f16_pair_store(scale, 0.0f) & 0xffffu;
+    if ((bits & 0x7fffu) == 0x7c00u)
+        bits--; /* 65504 */
+    const float rounded = f16_pair_load(bits).x;
+    return {static_cast<unsigned short>(bits), rounded != 0.0f ? __fdiv_rn(1.0f, rounded) : 0.0f};
+}
+
+/* The largest magnitude over `lanes` lanes, NaN aside. */
+template <int E> __device__ __forceinline__ float row_magnitude(const float (&x)[E], int lanes)
+{
+    float most = 0.0f;
+    QK_UNROLL
+    for (int i = 0; i < E; i++)
+        most = fmaxf(most, fabsf(x[i]));
+    for (int apart = lanes / 2; apart > 0; apart /= 2)
+        most = fmaxf(most, __shfl_xor_sync(WHOLE_WARP, most, apart));
+    return most;
+}
+
+/* int4: of the 16 columns that this lane's belong to, the value of largest magnitude. */
+template <int E> __device__ __forceinline__ float group_extreme(const float (&x)[E])
+{
+    static_assert(E == 8 || E == INT4_GROUP, "a run is one lane's or two lanes'");
+    float least = 0.0f, most = 0.0f;
+    QK_UNROLL
+    for (int i = 0; i < E; i++) {
+        least = fminf(least, x[i]);
+        most = fmaxf(most, x[i]);
+    }
+    if (E < INT4_GROUP) {
+        least = fminf(least, __shfl_xor_sync(WHOLE_WARP, least, 1));
+        most = fmaxf(most, __shfl_xor_sync(WHOLE_WARP, most, 1));
+    }
+    return most >= -least ? most : least;
+}
+
+/* ---- numbers to codes -------------------------------------------------------------------------------- */
+
+__device__ __forceinline__ uint32_t e5m2_pair_store(float low, float high)
+{
+    const uint32_t codes = __nv_cvt_float2_to_fp8x2(make_float2(low, high), __NV_SATFINITE, __NV_E5M2);
+    return ((low == low) ? codes & 0xffu : 0x7fu) | ((high == high) ? codes & 0xff00u : 0x7f00u);
+}
+
+__device__ __forceinline__ uint32_t int8_store(float x)
+{
+    const float limited = x == x ? fminf(fmaxf(x, -127.0f), 127.0f) : 0.0f;
+    return static_cast<uint32_t>(__float2int_rn(limited)) & 0xffu;
+}
+
+__device__ __forceinline__ uint32_t int4_store(float x)
+{
+    const float code = rintf(x) + 8.0f;
+    return code == code ? static_cast<uint32_t>(fminf(fmaxf(code, 0.0f), 15.0f)) : 8u;
+}
+
+/* Eight values that are already times 1 / scale, to the eight codes at `memory`: 8 bytes, int4 4. */
+template <quire_dtype CACHE>
+__device__ __forceinline__ void store_codes(unsigned char *memory, const float (&x)[8])
+{
+    if constexpr (CACHE == QUIRE_DTYPE_INT4) {
+        uint32_t word = 0;
+        QK_UNROLL
+        for (int i = 0; i < 8; i++)
+            word |= int4_store(x[i]) << (i / 2 * 4 + i % 2 * 16);
+        *reinterpret_cast<uint32_t *>(memory) = word;
+    } else if constexpr (CACHE == QUIRE_DTYPE_INT8) {
+        uint2 words = make_uint2(0, 0);
+        QK_UNROLL
+        for (int i = 0; i < 4; i++) {
+            words.x |= int8_store(x[i]) << (8 * i);
+            words.y |= int8_store(x[4 + i]) << (8 * i);
+        }
+        *reinterpret_cast<uint2 *>(memory) = words;
+    } else if constexpr (CACHE == QUIRE_DTYPE_FP8_E5M2) {
+        *reinterpret_cast<uint2 *>(memory) =
+            make_uint2(e5m2_pair_store(x[0], x[1]) | e5m2_pair_store(x[2], x[3]) << 16,
+                       e5m2_pair_store(x[4], x[5]) | e5m2_pair_store(x[6], x[7]) << 16);
+    } else {
+        element<CACHE>::pack8(memory, x);
+    }
+}
+
+/* Stores a row and its scales: see row_shape. `exists`: this lane has columns of the row, and it is to be written.
+ */
+template <quire_dtype CACHE, int E>
+__device__ __forceinline__ void store_row(const quire__pages &pages, const row_shape &shape, int kv, int head,
+                                          float (&x)[E], int column, bool exists, unsigned char *row,
+                                          unsigned short *scales)
+{
+    float inverse = 1.0f;
+    if constexpr (CACHE == QUIRE_DTYPE_INT4) {
+        if (kv == 0)
+            rotate(x, column, pages.rotation, shape.rotation_factor);
+        const row_scale scale = make_scale(group_extreme(x) * -0.125f);
+        inverse = scale.inverse;
+        if (exists && column % INT4_GROUP == 0)
+            scales[column / INT4_GROUP] = scale.bits;
+    } else if constexpr (code_bits<CACHE> == 8) {
+        if (pages.scale_stride != 0) {
+            constexpr float part = CACHE == QUIRE_DTYPE_INT8 ? 1.0f / 127 : 1.0f / 448;
+            const row_scale scale = make_scale(row_magnitude(x, shape.lanes) * part);
+            inverse = scale.inverse;
+            if (exists && column == 0)
+                scales[0] = scale.bits;
+        } else if (CACHE != QUIRE_DTYPE_INT8) {
+            inverse = __fdiv_rn(1.0f, page_scale(pages, kv, head));
+        }
+    }
+    if (!exists)
+        return;
+    QK_UNROLL
+    for (int i = 0; i < E; i += 8) {
+        if (i > 0 && column + i >= pages.head_dim)
+            break;
+        float eight[8];
+        QK_UNROLL
+        for (int e = 0; e < 8; e++)
+            eight[e] = code_bits<CACHE> < 16 ? x[i + e] * inverse : x[i + e];
+        store_codes<CACHE>(row + (column + i) * code_bits<CACHE> / 8, eight);
+    }
 }
 
 } /* namespace qk */

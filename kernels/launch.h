@@ -33,13 +33,23 @@ typedef struct quire__pages {
                            * kv_heads is 1, kv_stride 0, no scales */
 } quire__pages;
 
-/* New K and V into their slots. A slot below 0 is skipped. Latent: k is what comes first in a row, [tokens][1][value_dim],
- * and v the rest of it, [tokens][1][head_dim - value_dim]. */
+/* A rotary position embedding: see quire_rope. */
+typedef struct quire__rope {
+    const float *table; /* [positions][dims / 2][2]; NULL: none */
+    const int32_t *positions; /* [tokens] */
+    int32_t dims, interleaved;
+    quire_tensor q, q_out; /* [tokens][heads][head_dim]; q.data NULL: no q */
+} quire__rope;
+
+/* New K and V into their slots; K, and q into q_out, turned by their positions. A slot below 0 is skipped, its q is not.
+ * Latent: k is what comes first in a row, [tokens][1][value_dim], and v the rest of it, [tokens][1][head_dim - value_dim];
+ * nothing is turned. */
 typedef struct quire__append_args {
     quire__pages pages;
     int32_t layer, tokens;
     quire_tensor k, v; /* [tokens][kv_heads][head_dim] */
     const int64_t *slots;
+    quire__rope rope;
 } quire__append_args;
 
 typedef struct quire__block_pair {

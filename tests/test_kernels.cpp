@@ -16,8 +16,15 @@ extern "C" {
 
 static const quire_dtype kCacheTypes[] = {QUIRE_DTYPE_F32, QUIRE_DTYPE_F16, QUIRE_DTYPE_BF16,
                                           QUIRE_DTYPE_FP8_E4M3};
+static const quire_dtype kFormats[] = {QUIRE_DTYPE_F32,      QUIRE_DTYPE_F16,  QUIRE_DTYPE_BF16, QUIRE_DTYPE_FP8_E4M3,
+                                       QUIRE_DTYPE_FP8_E5M2, QUIRE_DTYPE_INT8, QUIRE_DTYPE_INT4};
 static const quire_dtype kTensorTypes[] = {QUIRE_DTYPE_F32, QUIRE_DTYPE_F16, QUIRE_DTYPE_BF16};
 static const int kBlockTokens[] = {1, 2, 4, 8, 16, 32, 64, 128, 256};
+
+static bool is_fp8(quire_dtype dtype)
+{
+    return dtype == QUIRE_DTYPE_FP8_E4M3 || dtype == QUIRE_DTYPE_FP8_E5M2;
+}
 
 static bool small_run()
 {
@@ -64,6 +71,35 @@ struct AppendCase {
     PageShape shape;
     quire_dtype k_dtype, v_dtype;
     int tokens, head_gap, token_gap;
+    int rope_dims, interleaved, query_heads; /* rope_dims 0: none */
+};
+
+/* A rotary table of random angles, positions, and q, which is turned in place every other time. */
+struct RopeInput {
+    RopeInput(const AppendCase &c, Random &random)
+        : q(c.v_dtype, c.tokens, c.query_heads, c.shape.head_dim, c.head_gap, 0),
+          q_out(c.k_dtype, c.tokens, c.query_heads, c.shape.head_dim, 0, c.token_gap),
+          in_place(c.k_dtype == c.v_dtype && c.tokens % 2 == 1)
+    {
+        for (int i = 0; i < kPositions * c.rope_dims; i++)
+            table.push_back(random.normal());
+        for (int i = 0; i < c.tokens; i++)
+            positions.push_back(random.below(kPositions));
+        for (int i = 0; i < c.tokens * c.query_heads * c.shape.head_dim; i++)
+            q.store(i / c.shape.head_dim / c.query_heads, i / c.shape.head_dim % c.query_heads, i % c.shape.head_dim,
+                    random.normal());
+        rope = {table.data(), positions.data(), c.rope_dims, c.interleaved, q.tensor, q_out.tensor};
+        if (c.query_heads == 0)
+            rope.q.data = nullptr;
+        if (in_place)
+            rope.q_out = q.tensor;
+    }
+    static constexpr int kPositions = 50;
+    HostTensor q, q_out;
+    bool in_place;
+    std::vector<float> table;
+    std::vector<int32_t> positions;
+    quire__rope rope = {};
 };
 
 /* Compares the whole arena, so that bytes next to a slot are checked too. */
@@ -82,11 +118,22 @@ static void check_append(const AppendCase &c, Random &random)
     for (size_t i = 0; i < slots.size(); i += 5)
         slots[i] = -1;
 
+    RopeInput turn(c, random);
     DeviceArray<unsigned char> arena(host.bytes), k_device(k.bytes), v_device(v.bytes);
-    DeviceArray<float> scales(host.scales);
+    DeviceArray<float> scales(host.scales), table(turn.table);
     DeviceArray<int64_t> slots_device(slots);
-    quire__append_args args = {host.pages, 1, c.tokens, k.tensor, v.tensor, slots.data()};
+    DeviceArray<int32_t> positions(turn.positions);
+    DeviceArray<unsigned char> q(turn.q.bytes), q_out(turn.q_out.bytes);
+    quire__append_args args = {host.pages, 1, c.tokens, k.tensor, v.tensor, slots.data(), {}};
+    if (c.rope_dims != 0)
+        args.rope = turn.rope;
     quire__host_append(&args);
+    if (c.rope_dims != 0) {
+        args.rope.table = table.data();
+        args.rope.positions = positions.data();
+        args.rope.q.data = turn.rope.q.data ? q.data() : nullptr;
+        args.rope.q_out.data = turn.in_place ? q.data() : q_out.data();
+    }
     args.pages.arena = arena.data();
     args.pages.scales = host.pages.scales ? scales.data() : nullptr;
     args.k.data = k_device.data();
@@ -94,22 +141,24 @@ static void check_append(const AppendCase &c, Random &random)
     args.slots = slots_device.data();
     assert_int_equal(quire__cuda_append(&args, nullptr), QUIRE_OK);
     assert_true(arena.read() == host.bytes);
+    assert_true(q.read() == turn.q.bytes);
+    assert_true(q_out.read() == turn.q_out.bytes);
 }
 
 static void append_stores_the_bits_of_the_oracle(void **)
 {
     need_device();
     Random random(test_seed("append", 11));
-    static const int dims[] = {8, 64, 80, 128, 256, 512};
+    static const int dims[] = {8, 64, 80, 128, 256, 264, 512};
     int number = 0;
-    for (quire_dtype cache : kCacheTypes) {
+    for (quire_dtype cache : kFormats) {
         for (quire_dtype input : kTensorTypes) {
             for (int dim : dims) {
                 AppendCase c = {};
                 const int block_tokens = kBlockTokens[number % 9];
                 c.shape = {cache,          2, 1 + number % 3, dim, block_tokens, 1 + 40 / block_tokens,
                            number % 2 * 16};
-                c.shape.given_scales = cache == QUIRE_DTYPE_FP8_E4M3;
+                c.shape.given_scales = is_fp8(cache) && number % 2 == 0;
                 c.k_dtype = input;
                 c.v_dtype = kTensorTypes[number / 2 % 3];
                 c.tokens = small_run() ? 3 : 23;
@@ -135,7 +184,7 @@ static void append_reads_k_and_v_out_of_one_interleaved_tensor(void **)
     DeviceArray<int64_t> slots_device(slots);
     quire_tensor part = qkv.tensor;
     part.heads = heads;
-    quire__append_args args = {host.pages, 0, tokens, part, part, slots.data()};
+    quire__append_args args = {host.pages, 0, tokens, part, part, slots.data(), {}};
     args.k.data = qkv.at(0, heads, 0);
     args.v.data = qkv.at(0, 2 * heads, 0);
     quire__host_append(&args);
@@ -145,6 +194,32 @@ static void append_reads_k_and_v_out_of_one_interleaved_tensor(void **)
     args.slots = slots_device.data();
     assert_int_equal(quire__cuda_append(&args, nullptr), QUIRE_OK);
     assert_true(arena.read() == host.bytes);
+}
+
+static void append_turns_k_and_q_as_the_oracle_does(void **)
+{
+    need_device();
+    Random random(test_seed("append rope", 14));
+    static const int dims[] = {64, 80, 128, 264};
+    int number = 0;
+    for (quire_dtype cache : kFormats) {
+        for (int dim : dims) {
+            for (int interleaved : {0, 1}) {
+                AppendCase c = {};
+                c.shape = {cache, 2, 1 + number % 2, dim, 16, 4, number % 2 * 16};
+                c.shape.given_scales = is_fp8(cache) && number % 3 == 0;
+                c.k_dtype = kTensorTypes[number % 3];
+                c.v_dtype = kTensorTypes[number / 2 % 3];
+                c.tokens = small_run() ? 3 : 12 + number % 2;
+                c.head_gap = number % 4 == 3 ? 3 : 0;
+                c.rope_dims = number % 3 == 0 ? dim : number % 3 == 1 ? dim / 16 * 8 : 8;
+                c.interleaved = interleaved;
+                c.query_heads = number % 5 == 0 ? 0 : 3;
+                check_append(c, random);
+                number++;
+            }
+        }
+    }
 }
 
 /* A grid dimension other than x ends at 65535. */
@@ -192,7 +267,7 @@ static void nothing_to_do_is_not_an_error(void **)
     Random random(1);
     HostPages host({QUIRE_DTYPE_F32, 2, 1, 64, 16, 1, 0}, random);
     quire_tensor none = {};
-    const quire__append_args append = {host.pages, 0, 0, none, none, nullptr};
+    const quire__append_args append = {host.pages, 0, 0, none, none, nullptr, {}};
     const quire__block_copy_args copy = {};
     const quire__pieces_args pieces = {};
     const quire__table_args table = {};
@@ -208,6 +283,7 @@ int main()
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(append_stores_the_bits_of_the_oracle),
         cmocka_unit_test(append_reads_k_and_v_out_of_one_interleaved_tensor),
+        cmocka_unit_test(append_turns_k_and_q_as_the_oracle_does),
         cmocka_unit_test(append_takes_more_tokens_than_a_short_grid_dimension),
         cmocka_unit_test(table_changes_exactly_the_named_entries),
         cmocka_unit_test(nothing_to_do_is_not_an_error),

@@ -352,6 +352,21 @@ typedef struct quire_tensor {
 /* Stores the step's new K and V, [view.tokens][kv_heads][head_dim] each, in their slots. On the view's stream. */
 QUIRE_API quire_status quire_append(const quire_view *view, uint32_t layer, const quire_tensor *k,
                                     const quire_tensor *v);
+/* A rotary position embedding. A token at position p turns the pair i of each head of K (and q) by an angle whose cosine
+ * and sine are table[p][i]: (a, b) becomes (a cos - b sin, a sin + b cos). How angles follow from positions (base,
+ * scaling, interpolation) is the table's business. */
+typedef struct quire_rope {
+    size_t size;         /* sizeof(quire_rope) */
+    const float *table;  /* on the device: [positions][dims / 2][2], cosine and sine */
+    uint32_t positions;  /* that the table has; more than any token of the step is at */
+    uint32_t dims;       /* the first so many of a head are turned: a multiple of 8, at most head_dim */
+    int interleaved;     /* pairs are 0: (i, i + dims / 2); 1: (2 i, 2 i + 1) */
+    const quire_tensor *q, *q_out; /* q turned as well, [view.tokens][heads][head_dim]; may be one and the same. NULL: not */
+} quire_rope;
+
+/* quire_append of K turned by its positions, in one kernel; k itself is not changed. */
+QUIRE_API quire_status quire_append_rope(const quire_view *view, uint32_t layer, const quire_tensor *k,
+                                         const quire_tensor *v, const quire_rope *rope);
 /* out = softmax(q K^T * scale) V for each new token over its own context, itself included. q and out are
  * [view.tokens][query_heads][head_dim]; query head h reads kv head h / (query_heads / kv_heads). On the view's stream,
  * after quire_append of the same layer. */

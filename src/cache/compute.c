@@ -62,7 +62,8 @@ quire__pages quire__compute_pages(const quire_view *view, uint32_t layer)
                           .value_dim = (int32_t)view->value_dim};
 }
 
-quire_status quire_append(const quire_view *view, uint32_t layer, const quire_tensor *k, const quire_tensor *v)
+static quire_status append(const quire_view *view, uint32_t layer, const quire_tensor *k, const quire_tensor *v,
+                           const quire__rope *rope)
 {
     quire_cache *cache = NULL;
 
@@ -75,8 +76,52 @@ quire_status quire_append(const quire_view *view, uint32_t layer, const quire_te
                                           .tokens = (int32_t)view->tokens,
                                           .k = *k,
                                           .v = *v,
-                                          .slots = view->slot_mapping}};
+                                          .slots = view->slot_mapping,
+                                          .rope = *rope}};
     return quire__device_launch(cache->device, view->stream, QUIRE__KERNEL_APPEND, &args);
+}
+
+quire_status quire_append(const quire_view *view, uint32_t layer, const quire_tensor *k, const quire_tensor *v)
+{
+    return append(view, layer, k, v, &(quire__rope){.table = NULL});
+}
+
+static quire_status check_rope(const quire_view *view, const quire_rope *rope)
+{
+    if (rope == NULL || rope->size != sizeof *rope)
+        return quire__fail(QUIRE_EINVAL, "rope must not be NULL, and rope.size must be %zu", sizeof *rope);
+    if (rope->table == NULL)
+        return quire__fail(QUIRE_EINVAL, "rope.table must not be NULL; quire_append turns nothing");
+    if (rope->dims < 8 || rope->dims % 8 != 0 || rope->dims > view->head_dim)
+        return quire__fail(QUIRE_EINVAL, "rope.dims is %u; it must be a multiple of 8, at most head_dim (%u)", rope->dims,
+                           view->head_dim);
+    if (rope->positions < view->longest_context)
+        return quire__fail(QUIRE_EINVAL, "rope.positions is %u, but the step's longest context is %u tokens",
+                           rope->positions, view->longest_context);
+    if ((rope->q == NULL) != (rope->q_out == NULL))
+        return quire__fail(QUIRE_EINVAL, "rope.q and rope.q_out must both be NULL or both be given");
+    if (rope->q == NULL)
+        return QUIRE_OK;
+    QUIRE__TRY(quire__compute_tensor(rope->q, "rope.q", view->query_heads));
+    return quire__compute_tensor(rope->q_out, "rope.q_out", view->query_heads);
+}
+
+quire_status quire_append_rope(const quire_view *view, uint32_t layer, const quire_tensor *k, const quire_tensor *v,
+                               const quire_rope *rope)
+{
+    quire_cache *cache = NULL;
+
+    QUIRE__TRY(quire__compute_view(view, layer, &cache));
+    QUIRE__TRY(check_rope(view, rope));
+    quire__rope made = {.table = rope->table,
+                        .positions = view->positions,
+                        .dims = (int32_t)rope->dims,
+                        .interleaved = rope->interleaved != 0};
+    if (rope->q != NULL) {
+        made.q = *rope->q;
+        made.q_out = *rope->q_out;
+    }
+    return append(view, layer, k, v, &made);
 }
 
 /* Pieces of attend_decode: evenly shared out in one launch, or, where bits must depend on a token's own context only,

@@ -232,8 +232,7 @@ static void append_item(void *arg, size_t item)
     const append_job *job = arg;
     int32_t first = (int32_t)item * APPEND_TOKENS;
     for (int32_t token = first; token < job->args->tokens && token < first + APPEND_TOKENS; token++)
-        if (job->args->slots[token] >= 0)
-            job->kernels->append(job->args, token);
+        job->kernels->append(job->args, token);
 }
 
 quire_status quire__host_append_check(const quire__append_args *args)

@@ -14,33 +14,65 @@ static unsigned char *tensor_vector(const quire_tensor *tensor, int64_t token, i
     return (unsigned char *)tensor->data + element * (int64_t)quire__dtype_bytes(tensor->dtype);
 }
 
+static void load_vector(const quire_tensor *tensor, int64_t token, int32_t head, int32_t dims, float *values)
+{
+    const unsigned char *from = tensor_vector(tensor, token, head);
+    for (int32_t i = 0; i < dims; i++)
+        values[i] = quire__dtype_load(tensor->dtype, from + (size_t)i * quire__dtype_bytes(tensor->dtype));
+}
+
+void quire__rope_turn(const quire__rope *rope, int64_t token, float *values)
+{
+    const float *angle = rope->table + (int64_t)rope->positions[token] * rope->dims;
+    for (int32_t i = 0; i < rope->dims / 2; i++, angle += 2) {
+        float *a = values + (rope->interleaved ? 2 * i : i), *b = a + (rope->interleaved ? 1 : rope->dims / 2);
+        float a_cos = *a * angle[0], a_sin = *a * angle[1], b_cos = *b * angle[0], b_sin = *b * angle[1];
+        *a = a_cos - b_sin;
+        *b = b_cos + a_sin;
+    }
+}
+
 static void append_vector(const quire__append_args *args, int which, int64_t token, int32_t head, int64_t slot)
 {
     const quire__pages *pages = &args->pages;
     const quire_tensor *tensor = which == 0 ? &args->k : &args->v;
-    const unsigned char *from = tensor_vector(tensor, token, head);
     int64_t block = slot / pages->block_tokens, offset = slot % pages->block_tokens;
     unsigned char *row = quire__page_row(pages, block, args->layer, which, head, offset);
-    size_t bytes = quire__dtype_bytes(tensor->dtype);
     float values[HEAD_DIM_MOST];
 
-    if (tensor->dtype == pages->dtype) { /* bytes as they are, NaN payloads too */
-        memcpy(row, from, (size_t)pages->head_dim * bytes);
+    if (tensor->dtype == pages->dtype && args->rope.table == NULL) { /* bytes as they are, NaN payloads too */
+        memcpy(row, tensor_vector(tensor, token, head), (size_t)pages->head_dim * quire__dtype_bytes(tensor->dtype));
         return;
     }
-    for (int32_t i = 0; i < pages->head_dim; i++)
-        values[i] = quire__dtype_load(tensor->dtype, from + (size_t)i * bytes);
+    load_vector(tensor, token, head, pages->head_dim, values);
+    if (args->rope.table != NULL && which == 0)
+        quire__rope_turn(&args->rope, token, values);
     quire__row_encode(pages, which, head, values, row,
                       quire__page_row_scales(pages, block, args->layer, which, head, offset));
 }
 
+static void turn_query(const quire__append_args *args, int64_t token, int32_t head)
+{
+    const quire_tensor *out = &args->rope.q_out;
+    unsigned char *to = tensor_vector(out, token, head);
+    float values[HEAD_DIM_MOST];
+    load_vector(&args->rope.q, token, head, args->pages.head_dim, values);
+    quire__rope_turn(&args->rope, token, values);
+    for (int32_t i = 0; i < args->pages.head_dim; i++)
+        quire__dtype_store(out->dtype, to + (size_t)i * quire__dtype_bytes(out->dtype), values[i]);
+}
+
 void quire__host_append(const quire__append_args *args)
 {
-    for (int64_t token = 0; token < args->tokens; token++)
+    bool has_q = args->rope.table != NULL && args->rope.q.data != NULL;
+    for (int64_t token = 0; token < args->tokens; token++) {
         for (int32_t head = 0; head < args->pages.kv_heads && args->slots[token] >= 0; head++) {
             append_vector(args, 0, token, head, args->slots[token]);
             append_vector(args, 1, token, head, args->slots[token]);
         }
+        for (int32_t head = 0; has_q && head < (int32_t)args->rope.q.heads; head++)
+            turn_query(args, token, head);
+    }
 }
 
 /* ---- blocks, pieces, tables ---------------------------------------------------------------------------------- */

@@ -65,6 +65,25 @@ static bool block_there(const quire__sim_memory *memory, const unsigned char *ar
            quire__sim_there(memory, arena + block * block_stride, (size_t)block_stride);
 }
 
+static const char *rope_bounds(const quire__sim_memory *memory, const quire__append_args *args)
+{
+    const quire__rope *rope = &args->rope;
+    if (rope->table == NULL)
+        return NULL;
+    if (!inside(memory, rope->positions, args->tokens, sizeof *rope->positions))
+        return "append: positions";
+    for (int32_t i = 0; i < args->tokens; i++)
+        if (rope->positions[i] < 0 ||
+            !inside(memory, rope->table, ((int64_t)rope->positions[i] + 1) * rope->dims, sizeof *rope->table))
+            return "append: a position past the rotary table";
+    if (rope->q.data == NULL)
+        return NULL;
+    return tensor_inside(memory, &rope->q, args->tokens, (int32_t)rope->q.heads, args->pages.head_dim) &&
+                   tensor_inside(memory, &rope->q_out, args->tokens, (int32_t)rope->q.heads, args->pages.head_dim)
+               ? NULL
+               : "append: q or q_out";
+}
+
 static const char *append_bounds(const quire__sim_memory *memory, const quire__append_args *args)
 {
     const quire__pages *pages = &args->pages;
@@ -79,7 +98,7 @@ static const char *append_bounds(const quire__sim_memory *memory, const quire__a
         if (args->slots[i] >= 0 &&
             !block_there(memory, pages->arena, pages->block_stride, args->slots[i] / pages->block_tokens))
             return "append: a slot past the arena or without memory";
-    return NULL;
+    return rope_bounds(memory, args);
 }
 
 static const char *block_copy_bounds(const quire__sim_memory *memory, const quire__block_copy_args *args)
