@@ -14,6 +14,7 @@
 enum {
     CHUNK = 2048,   /* tokens of a prefill step */
     PREFILL = 8192, /* the longest step of a figure of its own */
+    MOST_DIM = 512,
     LIMIT_BYTES = 256 << 20, /* of the copy beside it */
     /* bytes that a timed body should move at least; short ones are repeated */
     LEAST_WORK = 64 << 20,
@@ -62,9 +63,13 @@ static void attend_body(void *arg)
     bench_bed_finish(race->bed);
 }
 
+/* K and V of a token in one layer: elements of `dtype`, with their scales. */
 static double kv_bytes(const race *race, quire_dtype dtype)
 {
-    return 2.0 * race->bed->group.kv_heads * race->bed->group.head_dim * (double)quire__dtype_bytes(dtype);
+    const quire_group *group = &race->bed->group;
+    quire__format format = quire__format_of(dtype, (int32_t)group->head_dim, false);
+
+    return 2.0 * group->kv_heads * (format.row_bytes + format.scale_bytes);
 }
 
 /* `body` makes one launch a layer. */
@@ -86,16 +91,22 @@ static void race_and_report(race *race, void (*body)(void *), const char *name, 
 /* ---- the check --------------------------------------------------------------------------------------------- */
 
 /* K or V of a token of the batch as the cache should hold it. */
-static double stored(const race *race, const void *mirror, size_t token, uint32_t head, uint32_t element)
+static void stored(const race *race, int which, size_t token, uint32_t head, float *values)
 {
     const quire_group *group = &race->bed->group;
-    size_t index = (token * group->kv_heads + head) * group->head_dim + element;
-    float value = quire__dtype_load(race->k.dtype,
-                                    (const unsigned char *)mirror + index * quire__dtype_bytes(race->k.dtype));
-    unsigned char rounded[4];
+    const void *mirror = which == 0 ? race->k_mirror : race->v_mirror;
+    size_t size = quire__dtype_bytes(race->k.dtype), index = (token * group->kv_heads + head) * group->head_dim;
+    unsigned char row[4 * MOST_DIM], scales[MOST_DIM];
+    quire__pages pages = {.block_tokens = 1, .kv_heads = 1, .head_dim = (int32_t)group->head_dim};
 
-    quire__dtype_store(race->view->dtype, rounded, value);
-    return quire__dtype_load(race->view->dtype, rounded);
+    pages.dtype = race->view->dtype;
+    quire__pages_set_format(&pages, quire__format_of(pages.dtype, pages.head_dim, false));
+    for (uint32_t e = 0; e < group->head_dim; e++)
+        values[e] = quire__dtype_load(race->k.dtype, (const unsigned char *)mirror + (index + e) * size);
+    quire__row_encode(&pages, which, 0, values, row, scales);
+    quire__row_decode(&pages, which, 0, row, scales, values);
+    if (which == 0 && pages.rotation != 0)
+        quire__rotate(values, pages.head_dim, pages.rotation); /* its own inverse */
 }
 
 /* One head of one row, by the definition, in double. */
@@ -108,20 +119,25 @@ static void expected_head(const race *race, uint32_t row, uint32_t context, uint
     for (uint32_t t = 0; t < context; t++) {
         size_t token = t + 1 < context ? t % CHUNK : row;
         double dot = 0;
+        float k[MOST_DIM];
+        stored(race, 0, token, head, k);
         for (uint32_t e = 0; e < dim; e++) {
             size_t index = ((size_t)row * group->query_heads + query_head) * dim + e;
             double q = quire__dtype_load(race->q.dtype, (const unsigned char *)race->q_mirror +
                                                             index * quire__dtype_bytes(race->q.dtype));
-            dot += q * stored(race, race->k_mirror, token, head, e);
+            dot += q * (double)k[e];
         }
         weights[t] = exp(dot * (double)scale_of(race)); /* of numbers so small that nothing overflows */
         sum += weights[t];
     }
     for (uint32_t e = 0; e < dim; e++)
         out[e] = 0;
-    for (uint32_t t = 0; t < context; t++)
+    for (uint32_t t = 0; t < context; t++) {
+        float v[MOST_DIM];
+        stored(race, 1, t + 1 < context ? t % CHUNK : row, head, v);
         for (uint32_t e = 0; e < dim; e++)
-            out[e] += weights[t] / sum * stored(race, race->v_mirror, t + 1 < context ? t % CHUNK : row, head, e);
+            out[e] += weights[t] / sum * (double)v[e];
+    }
     free(weights);
 }
 

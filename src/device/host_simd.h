@@ -7,6 +7,7 @@
 #ifndef QUIRE_HOST_SIMD_H
 #define QUIRE_HOST_SIMD_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -42,12 +43,38 @@ V_INLINE vf v_fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m
 V_INLINE vf v_max(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
 V_INLINE vu v_widen16(vu16 x) { return (vu)_mm512_cvtepu16_epi32((__m256i)x); }
 V_INLINE vu v_widen8(vu8 x) { return (vu)_mm512_cvtepu8_epi32((__m128i)x); }
+V_INLINE vi v_widen8_signed(vu8 x) { return (vi)_mm512_cvtepi8_epi32((__m128i)x); }
+V_INLINE vu16 v_widen8_to_16(vu8 x) { return (vu16)_mm256_cvtepu8_epi16((__m128i)x); }
+V_INLINE vu16 v_narrow16(vu x) { return (vu16)_mm512_cvtepi32_epi16((__m512i)x); }
+V_INLINE vf v_from_halves(vu16 x) { return (vf)_mm512_cvtph_ps((__m256i)x); }
+V_INLINE vf v_from_int(vi x) { return (vf)_mm512_cvtepi32_ps((__m512i)x); }
+V_INLINE vu v_shift_right(vu x, vu by) { return (vu)_mm512_srlv_epi32((__m512i)x, (__m512i)by); }
 #elif defined(__AVX2__)
 V_INLINE vf v_splat(float x) { return (vf)_mm256_set1_ps(x); }
 V_INLINE vf v_fma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
 V_INLINE vf v_max(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
 V_INLINE vu v_widen16(vu16 x) { return (vu)_mm256_cvtepu16_epi32((__m128i)x); }
 V_INLINE vu v_widen8(vu8 x) { return __builtin_convertvector(x, vu); }
+V_INLINE vi v_widen8_signed(vu8 x)
+{
+    int64_t bytes;
+    memcpy(&bytes, &x, sizeof bytes);
+    return (vi)_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(bytes));
+}
+V_INLINE vu16 v_widen8_to_16(vu8 x)
+{
+    int64_t bytes;
+    memcpy(&bytes, &x, sizeof bytes);
+    return (vu16)_mm_cvtepu8_epi16(_mm_cvtsi64_si128(bytes));
+}
+V_INLINE vu16 v_narrow16(vu x)
+{
+    __m256i low = _mm256_and_si256((__m256i)x, _mm256_set1_epi32(0xffff));
+    return (vu16)_mm256_castsi256_si128(_mm256_permute4x64_epi64(_mm256_packus_epi32(low, low), 0x08));
+}
+V_INLINE vf v_from_halves(vu16 x) { return (vf)_mm256_cvtph_ps((__m128i)x); }
+V_INLINE vf v_from_int(vi x) { return (vf)_mm256_cvtepi32_ps((__m256i)x); }
+V_INLINE vu v_shift_right(vu x, vu by) { return (vu)_mm256_srlv_epi32((__m256i)x, (__m256i)by); }
 #elif defined(__x86_64__)
 V_INLINE vf v_splat(float x) { return (vf)_mm_set1_ps(x); }
 V_INLINE vf v_fma(vf a, vf b, vf c) { return a * b + c; }
@@ -69,6 +96,12 @@ V_INLINE vf v_max(vf a, vf b)
 #if !defined(__AVX2__) /* GCC 12 splits wider ones in halves: V's conversion took half again as long */
 V_INLINE vu v_widen16(vu16 x) { return __builtin_convertvector(x, vu); }
 V_INLINE vu v_widen8(vu8 x) { return __builtin_convertvector(x, vu); }
+typedef int8_t vi8 __attribute__((vector_size(W)));
+V_INLINE vi v_widen8_signed(vu8 x) { return __builtin_convertvector((vi8)x, vi); }
+V_INLINE vu16 v_widen8_to_16(vu8 x) { return __builtin_convertvector(x, vu16); }
+V_INLINE vu16 v_narrow16(vu x) { return __builtin_convertvector(x & 0xffffu, vu16); }
+V_INLINE vf v_from_int(vi x) { return __builtin_convertvector(x, vf); }
+V_INLINE vu v_shift_right(vu x, vu by) { return x >> by; }
 #endif
 
 #if W == 16
@@ -105,6 +138,14 @@ V_INLINE void v_store(float *to, vf x)
 V_INLINE vu v_choose(vi mask, vu yes, vu no)
 {
     return ((vu)mask & yes) | (~(vu)mask & no);
+}
+
+V_INLINE bool v_any(vu mask)
+{
+    uint32_t any = 0;
+    for (int i = 0; i < W; i++)
+        any |= mask[i];
+    return any != 0;
 }
 
 V_INLINE float v_max_across(vf x)
@@ -177,12 +218,23 @@ V_INLINE vf v_tanh(vf x)
 /* Numbers below the least normal one are made without touching a subnormal float, which is slow or flushed. */
 V_INLINE vf v_from_f16(vu half)
 {
+#if defined(__AVX2__) /* and F16C, which every such CPU has */
+    return v_from_halves(v_narrow16(half));
+#else
     vu magnitude = half & 0x7fffu, wide = magnitude << 13;
     vu small = (vu)((vf)(wide + (113u << 23)) - v_splat(0x1p-14f));
     vu value = v_choose(magnitude < 0x400u, small, wide + (112u << 23));
     value = v_choose(magnitude >= 0x7c00u, wide + (224u << 23), value);
     return (vf)(value | (half & 0x8000u) << 16);
+#endif
 }
+
+#if !defined(__AVX2__)
+V_INLINE vf v_from_halves(vu16 x)
+{
+    return v_from_f16(v_widen16(x));
+}
+#endif
 
 V_INLINE vf v_from_fp8(vu byte)
 {
@@ -253,7 +305,7 @@ V_INLINE vf v_decode(quire_dtype dtype, const unsigned char *from)
         return (vf)(v_widen16(half) << 16);
     case QUIRE_DTYPE_F16:
         memcpy(&half, from, sizeof half);
-        return v_from_f16(v_widen16(half));
+        return v_from_halves(half);
     case QUIRE_DTYPE_FP8_E4M3:
         memcpy(&byte, from, sizeof byte);
         return v_from_fp8(v_widen8(byte));
@@ -293,21 +345,127 @@ V_INLINE void v_encode(quire_dtype dtype, unsigned char *to, vf x)
     }
 }
 
-/* One of the 4 / bytes elements that lie side by side in each word. */
-V_INLINE vf v_decode_part(quire_dtype dtype, vu words, int part)
+/* ---- codes of the cache: numbers without their scale ------------------------------------------------------------
+ *
+ * e4m3 is read as an f16 of the same bits, whose exponent counts from 8 less: QUIRE__E4M3_UNIT makes up for it, in a
+ * scale. Its NaN comes out as a number: v_e4m3_nan finds it, and a tile that has one takes the exact way. */
+
+#define QUIRE__E4M3_UNIT 256.0f
+
+V_INLINE int code_bits(quire_dtype dtype)
 {
+    return dtype == QUIRE_DTYPE_INT4 ? 4 : 8 * dtype_bytes(dtype);
+}
+
+/* The 32 / bits elements that lie side by side in each word. int4: from 0 to 15. */
+V_INLINE void v_codes_of_words(quire_dtype dtype, vu words, vf codes[8])
+{
+    vu even, odd;
     switch (dtype) {
     case QUIRE_DTYPE_BF16:
-        return (vf)(part == 0 ? words << 16 : words & 0xffff0000u);
+        codes[0] = (vf)(words << 16);
+        codes[1] = (vf)(words & 0xffff0000u);
+        return;
     case QUIRE_DTYPE_F16:
-        return v_from_f16(part == 0 ? words & 0xffffu : words >> 16);
+        codes[0] = v_from_f16(words & 0xffffu);
+        codes[1] = v_from_f16(words >> 16);
+        return;
     case QUIRE_DTYPE_FP8_E4M3:
-        return v_from_fp8(words >> (8 * part) & 0xffu);
     case QUIRE_DTYPE_FP8_E5M2:
-        return v_from_e5m2(words >> (8 * part) & 0xffu);
+        even = words << 8 & 0xff00ff00u;
+        odd = words & 0xff00ff00u;
+        if (dtype == QUIRE_DTYPE_FP8_E4M3) {
+            even = (even & 0x80008000u) | (words & 0x007f007fu) << 7;
+            odd = (odd & 0x80008000u) | (odd & 0x7f007f00u) >> 1;
+        }
+        codes[0] = v_from_f16(even & 0xffffu);
+        codes[1] = v_from_f16(odd & 0xffffu);
+        codes[2] = v_from_f16(even >> 16);
+        codes[3] = v_from_f16(odd >> 16);
+        return;
+    case QUIRE_DTYPE_INT8:
+        for (int i = 0; i < 4; i++)
+            codes[i] = v_from_int((vi)(words << (24 - 8 * i)) >> 24);
+        return;
+    case QUIRE_DTYPE_INT4:
+        for (int i = 0; i < 8; i++)
+            codes[i] = v_from_int((vi)(words >> (i / 2 * 4 + i % 2 * 16) & 15u));
+        return;
     default:
-        return (vf)words;
+        codes[0] = (vf)words;
+        return;
     }
+}
+
+/* W elements of a row; not int4. */
+V_INLINE vf v_codes_of_row(quire_dtype dtype, const unsigned char *from)
+{
+    vu8 byte;
+    vu16 half;
+    switch (dtype) {
+    case QUIRE_DTYPE_FP8_E4M3:
+        memcpy(&byte, from, sizeof byte);
+        half = v_widen8_to_16(byte);
+        return v_from_halves((half << 8 & 0x8000u) | (half & 0x7fu) << 7);
+    case QUIRE_DTYPE_FP8_E5M2:
+        memcpy(&byte, from, sizeof byte);
+        return v_from_halves(v_widen8_to_16(byte) << 8);
+    case QUIRE_DTYPE_INT8:
+        memcpy(&byte, from, sizeof byte);
+        return v_from_int(v_widen8_signed(byte));
+    default:
+        return v_decode(dtype, from);
+    }
+}
+
+/* W elements of an int4 row, from `first` (a multiple of W) on, from 0 to 15. */
+V_INLINE vf v_codes_of_int4(const unsigned char *row, int first)
+{
+    static const uint32_t shifts[16] = {0, 16, 4, 20, 8, 24, 12, 28, 0, 16, 4, 20, 8, 24, 12, 28};
+    vu words, shift;
+    memcpy(&shift, shifts + first % 8, sizeof shift);
+#if W == 16
+    __m128i pair = _mm_loadl_epi64((const __m128i *)(const void *)(row + first / 2));
+    words = (vu)_mm512_permutexvar_epi32(_mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0),
+                                         _mm512_castsi128_si512(pair));
+#else
+    uint32_t word;
+    memcpy(&word, row + first / 8 * 4, sizeof word);
+    words = (vu)v_splat(0) + word;
+#endif
+    return v_from_int((vi)(v_shift_right(words, shift) & 15u));
+}
+
+/* `count` f16 that lie side by side, as floats; no byte past them is read. */
+V_INLINE void v_halves_to_floats(const unsigned char *from, int count, float *to)
+{
+    int i = 0;
+#if defined(__AVX2__)
+    for (; i + 8 <= count; i += 8)
+        _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(from + 2 * i))));
+    if (i + 4 <= count) {
+        _mm_storeu_ps(to + i, _mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)(const void *)(from + 2 * i))));
+        i += 4;
+    }
+    for (; i < count; i++) {
+        uint16_t half;
+        memcpy(&half, from + 2 * i, sizeof half);
+        to[i] = _cvtsh_ss(half);
+    }
+#else
+    for (; i < count; i += W) {
+        vu16 some = {0};
+        for (int j = 0; j < W && i + j < count; j++)
+            memcpy((unsigned char *)&some + 2 * j, from + 2 * (i + j), 2);
+        v_store(to + i, v_from_halves(some));
+    }
+#endif
+}
+
+/* Not zero where one of four codes is a NaN. */
+V_INLINE vu v_e4m3_nan(vu words)
+{
+    return ((words & 0x7f7f7f7fu) + 0x01010101u) & 0x80808080u;
 }
 
 #endif
