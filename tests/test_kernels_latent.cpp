@@ -71,7 +71,7 @@ static void latent_append_stores_the_bits_of_the_oracle(void **)
             std::vector<int64_t> slots = {17, 3, 0, -1, 8, 9, 19, 12, 5};
             DeviceArray<unsigned char> arena(host.bytes), latent_device(latent.bytes), rope_device(rope.bytes);
             DeviceArray<int64_t> slots_device(slots);
-            quire__append_args args = {host.pages, LAYER, tokens, latent.tensor, rope.tensor, slots.data()};
+            quire__append_args args = {host.pages, LAYER, tokens, latent.tensor, rope.tensor, slots.data(), {}};
             quire__host_latent_append(&args);
             args.pages.arena = arena.data();
             args.k.data = latent_device.data();
