@@ -166,7 +166,7 @@ static void a_vocabulary_with_turns_of_gemma_stands_for_its_template(void **stat
     infer_error error;
     chat_template chat;
     gguf_file *file;
-    char *text;
+    char *text = NULL;
     build_header(&b, 0, 3);
     build_key_strings(&b, "tokenizer.ggml.tokens", tokens, 4);
     build_key_u32(&b, "tokenizer.ggml.bos_token_id", 0);

@@ -37,7 +37,7 @@ static tokenizer *open_gemma(void)
     const char *path = getenv("QUIRE_MODEL_GEMMA");
     infer_error error;
     gguf_file *file;
-    tokenizer *t;
+    tokenizer *t = NULL;
     if (!path || !*path) SKIP_BECAUSE("QUIRE_MODEL_GEMMA is not set");
     if (gguf_open(&file, path, &error) || tokenizer_open(&t, file, &error)) fail_msg("%s", error.text);
     gguf_close(file);
@@ -198,7 +198,7 @@ enum { WORDS = 10, SMALL = WORDS + 256 };
 static int open_small(tokenizer **out, size_t scores, int prefix, float first_score, infer_error *error)
 {
     static gguf_builder b;
-    static const char *tokens[SMALL] = { "a", "b", "c", "ab", "bc", "abc", "\xe2\x96\x81", "\xe2\x96\x81" "a", "<x>",
+    static const char *tokens[SMALL] = { "a", "b", "c", "ab", "bc", "abc", "\xe2\x96\x81", ("\xe2\x96\x81" "a"), "<x>",
                                          "<u>" };
     static const float word_scores[WORDS] = { 0, -1, -2, -20, -10, -30, -3, -40, 0, 0 };
     static char spelled[256][8];

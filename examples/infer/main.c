@@ -1,8 +1,10 @@
 /* quire-infer: serves a GGUF model over a Quire cache, from the command line, a chat, or a file of requests. */
+#include "beams.h"
 #include "json_write.h"
 #include "perplexity.h"
 #include "requests.h"
 #include "session.h"
+#include "speculate.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -17,7 +19,10 @@ typedef struct arguments {
     engine_request request; /* defaults of every request */
     const char *prompt, *requests, *perplexity;
     bool chat, json;
+    uint32_t draft, beams; /* 0: the engine answers */
 } arguments;
+
+enum { MOST_DRAFT = 64 };
 
 static const char help[] =
     "Usage: quire-infer --model FILE.gguf (--prompt TEXT | --chat | --requests FILE.jsonl |\n"
@@ -39,6 +44,9 @@ static const char help[] =
     "  --top-p P           sample among the likeliest tokens that sum to P (default 1)\n"
     "  --seed N            of the sampling (default 0)\n"
     "  --n N               answers a prompt, sharing its KV (default 1)\n"
+    "  --speculate N       with --prompt: drafts of up to N tokens by prompt lookup, checked by the model in one step;\n"
+    "                      the answer is that of temperature 0\n"
+    "  --beams N           with --prompt: the N likeliest answers that a beam search finds\n"
     "\n"
     "Where and how\n"
     "  --device NAME       host, cuda:N or auto (default: QUIRE_DEVICE, auto)\n"
@@ -103,6 +111,14 @@ static int take_option(arguments *a, int option, const char *name, const char *v
         status = parse_whole(name, value, 1, INT32_MAX, &whole, error);
         a->session.context = (uint32_t)whole;
         break;
+    case 'S':
+        status = parse_whole(name, value, 1, MOST_DRAFT, &whole, error);
+        a->draft = (uint32_t)whole;
+        break;
+    case 'b':
+        status = parse_whole(name, value, 1, BEAMS_MOST, &whole, error);
+        a->beams = (uint32_t)whole;
+        break;
     default: status = infer_fail(error, "see quire-infer --help"); break; /* getopt has said what is wrong */
     }
     return status;
@@ -119,6 +135,7 @@ static int parse_arguments(int argc, char **argv, arguments *a, infer_error *err
         { "max-tokens", required_argument, NULL, 't' },  { "n", required_argument, NULL, 'n' },
         { "context", required_argument, NULL, 'C' },     { "help", no_argument, NULL, 'h' },
         { "version", no_argument, NULL, 'v' },           { "perplexity", required_argument, NULL, 'x' },
+        { "speculate", required_argument, NULL, 'S' },   { "beams", required_argument, NULL, 'b' },
         { NULL, 0, NULL, 0 },
     };
     int option, index;
@@ -137,6 +154,10 @@ static int parse_arguments(int argc, char **argv, arguments *a, infer_error *err
     int ways = (a->prompt || a->chat) + (a->requests != NULL) + (a->perplexity != NULL);
     if (ways != 1)
         return infer_fail(error, "one of --prompt, --chat, --requests and --perplexity is needed; see quire-infer --help");
+    if ((a->draft || a->beams) && (!a->prompt || (a->draft && a->beams) || a->request.branches > 1 ||
+                                   a->request.sampling.temperature > 0.0f))
+        return infer_fail(error, "--speculate and --beams go with --prompt, one of them, and not with --n or "
+                          "--temperature");
     if (a->requests && !requests_supported())
         return infer_fail(error, "--requests needs cJSON (Debian: libcjson-dev), which this build lacks");
     return 0;
@@ -236,6 +257,101 @@ static void write_text_result(const session *s, uint32_t number, unsigned long l
     }
 }
 
+/* ---- searches ---------------------------------------------------------------------------------------------- */
+
+static void print_id(void *user, int32_t id)
+{
+    session *s = user;
+    gguf_string text = tokenizer_decode(s->tokenizer, id);
+    fwrite(text.data, 1, text.length, stdout);
+    fflush(stdout);
+}
+
+static void write_json_answer(const session *s, json_writer *json, const char *key, const int32_t *tokens, size_t count,
+                              bool stopped)
+{
+    size_t length;
+    engine_output output = { .tokens = tokens, .count = count };
+    char *text = output_text(s, &output, &length);
+    json_begin(json, key, '{');
+    json_text(json, "text", text ? text : "", text ? length : 0);
+    json_count(json, "tokens", count);
+    json_string(json, "finish", stopped ? "stop" : "length");
+    free(text);
+}
+
+static int run_speculation(session *s, const arguments *a, const token_list *tokens, infer_error *error)
+{
+    int32_t stop[SESSION_MOST_STOP_IDS];
+    lanes l;
+    speculate_result r;
+    speculate_request request = { .tokens = tokens->ids, .count = tokens->count, .most_tokens = a->request.most_tokens,
+                                  .draft = a->draft, .stop_ids = stop, .stop_count = session_stop_ids(s, stop),
+                                  .reuse = a->session.engine.reuse, .user = s };
+    if (!a->json) request.on_token = print_id;
+    if (lanes_open(&l, s->cache, s->model, a->draft + 1, error)) return -1;
+    int status = speculate_run(&l, &request, &r, error);
+    lanes_close(&l);
+    if (status) return -1;
+    if (a->json) {
+        json_writer json = { .file = stdout };
+        write_json_answer(s, &json, NULL, r.tokens, r.count, r.stopped);
+        json_count(&json, "steps", r.steps);
+        json_count(&json, "drafted", r.drafted);
+        json_count(&json, "accepted", r.accepted);
+        json_end(&json, '}');
+        putchar('\n');
+        write_json_statistics(s);
+    } else {
+        printf("\n");
+        fprintf(stderr, "%zu tokens in %llu steps; of %llu drafted tokens %llu were accepted\n", r.count,
+                (unsigned long long)r.steps, (unsigned long long)r.drafted, (unsigned long long)r.accepted);
+    }
+    free(r.tokens);
+    return 0;
+}
+
+static int run_beams(session *s, const arguments *a, const token_list *tokens, infer_error *error)
+{
+    int32_t stop[SESSION_MOST_STOP_IDS];
+    lanes l;
+    beams_result r;
+    beams_request request = { .tokens = tokens->ids, .count = tokens->count, .most_tokens = a->request.most_tokens,
+                              .beams = a->beams, .stop_ids = stop, .stop_count = session_stop_ids(s, stop),
+                              .reuse = a->session.engine.reuse };
+    if (lanes_open(&l, s->cache, s->model, a->beams, error)) return -1;
+    int status = beams_run(&l, &request, &r, error);
+    lanes_close(&l);
+    if (status) return -1;
+    json_writer json = { .file = stdout };
+    if (a->json) {
+        json_begin(&json, NULL, '{');
+        json_begin(&json, "outputs", '[');
+    }
+    for (uint32_t i = 0; i < r.count; i++) {
+        const beam *b = &r.beams[i];
+        if (a->json) {
+            write_json_answer(s, &json, NULL, b->tokens, b->count, b->stopped);
+            json_real(&json, "log_probability", b->log_probability);
+            json_end(&json, '}');
+            continue;
+        }
+        printf("[%" PRIu32 ", %.3f] ", i + 1, b->log_probability);
+        for (size_t j = 0; j < b->count; j++) print_id(s, b->tokens[j]);
+        putchar('\n');
+    }
+    if (a->json) {
+        json_end(&json, ']');
+        json_count(&json, "steps", r.steps);
+        json_count(&json, "forks", r.forks);
+        json_end(&json, '}');
+        putchar('\n');
+        write_json_statistics(s);
+    }
+    beams_free(&r);
+    return 0;
+}
+
 /* ---- the ways to run --------------------------------------------------------------------------------------- */
 
 static int run_one(session *s, const arguments *a, token_list *tokens, infer_error *error)
@@ -261,7 +377,10 @@ static int run_prompt(session *s, const arguments *a, infer_error *error)
     chat_message message = { .role = "user", .content = a->prompt };
     int status = a->chat ? prompt_from_messages(s->tokenizer, &s->chat, &message, 1, &tokens, error)
                          : prompt_from_text(s->tokenizer, a->prompt, &tokens, error);
-    if (!status) status = run_one(s, a, &tokens, error);
+    if (!status)
+        status = a->draft   ? run_speculation(s, a, &tokens, error)
+                 : a->beams ? run_beams(s, a, &tokens, error)
+                            : run_one(s, a, &tokens, error);
     token_list_free(&tokens);
     return status;
 }

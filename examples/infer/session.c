@@ -49,15 +49,20 @@ static int open_cache(session *s, infer_error *error)
     return 0;
 }
 
-static int open_engine(session *s, infer_error *error)
+size_t session_stop_ids(const session *s, int32_t stop[SESSION_MOST_STOP_IDS])
 {
-    int32_t stop[2];
     size_t count = 0;
     int32_t eos = tokenizer_eos(s->tokenizer), eot = tokenizer_eot(s->tokenizer);
     if (eos != TOKENIZER_NONE) stop[count++] = eos;
     if (eot != TOKENIZER_NONE && eot != eos) stop[count++] = eot;
+    return count;
+}
+
+static int open_engine(session *s, infer_error *error)
+{
+    int32_t stop[SESSION_MOST_STOP_IDS];
     s->options.engine.stop_ids = stop;
-    s->options.engine.stop_count = count;
+    s->options.engine.stop_count = session_stop_ids(s, stop);
     int status = engine_open(&s->engine, s->cache, s->model, &s->options.engine, error);
     s->options.engine.stop_ids = NULL;
     return status;

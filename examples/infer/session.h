@@ -9,6 +9,8 @@
 #include "engine.h"
 #include "tokenizer.h"
 
+enum { SESSION_MOST_STOP_IDS = 2 };
+
 typedef struct session_options {
     const char *model_path;
     const char *device;     /* "host", "cuda:N", "auto"; NULL: QUIRE_DEVICE */
@@ -39,6 +41,9 @@ int session_open(session *session, const session_options *options, infer_error *
 /* Closes cache and engine and opens them anew with other options; the model stays. */
 int session_reopen(session *session, const session_options *options, infer_error *error);
 void session_close(session *session); /* a zeroed one is allowed */
+
+/* The tokens that end an answer. Returns how many. */
+size_t session_stop_ids(const session *session, int32_t stop[SESSION_MOST_STOP_IDS]);
 
 /* Bytes of K and V of one token, its part of what a block holds besides them included. `dtype` 0: as the session's. */
 double session_token_bytes(const session *session, quire_dtype dtype);
