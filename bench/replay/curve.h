@@ -7,7 +7,7 @@
 
 #include "job.h"
 
-enum { REPLAY_CURVE_POINTS = 40 };
+enum { REPLAY_CURVE_POINTS = 40 }; /* at most */
 
 typedef struct replay_curve {
     const char *policy;
