@@ -1,6 +1,7 @@
 /* main.c: quire-replay. */
 #include <stdio.h>
 
+#include "cluster.h"
 #include "curve.h"
 #include "job.h"
 #include "recorded_run.h"
@@ -17,7 +18,9 @@ int main(int argc, char **argv)
     }
     int status = replay_job_open(&job, &options, &error);
     if (status == 0) {
-        if (options.as_recorded)
+        if (options.node_count > 0)
+            status = replay_clusters(&job, &error);
+        else if (options.as_recorded)
             status = replay_recorded_runs(&job, &error);
         else if (options.curve || options.check || options.plan)
             status = replay_curves(&job, &error);

@@ -65,6 +65,9 @@ static const char help[] =
     "  --share N            percent of what an infinite cache finds (default 90)\n"
     "  --ttft S             wanted time to the first token in seconds: the cheapest sizes for it\n"
     "  --percentile N       of the requests that are to have it (default 95)\n"
+    "A cluster\n"
+    "  --nodes LIST         so many nodes, 64 at most, with as many copies of the trace, routed by prefix, by load and in\n"
+    "                       turn: hits, balance and first tokens; --device and --host are of each node\n"
     "What to show\n"
     "  --floor              time the memory traffic that no bookkeeping can avoid, beside each replay\n"
     "  --json               one JSON object instead of tables\n"
@@ -107,6 +110,7 @@ enum {
     SHARE,
     TTFT,
     PERCENTILE,
+    NODES,
     FLOOR,
     JSON,
     QUIET,
@@ -148,6 +152,7 @@ static const struct option names[] = {
     {"share", required_argument, NULL, SHARE},
     {"ttft", required_argument, NULL, TTFT},
     {"percentile", required_argument, NULL, PERCENTILE},
+    {"nodes", required_argument, NULL, NODES},
     {"floor", no_argument, NULL, FLOOR},
     {"json", no_argument, NULL, JSON},
     {"quiet", no_argument, NULL, QUIET},
@@ -312,6 +317,18 @@ static int take_engine_option(replay_engine_model *model, int option, const char
     }
 }
 
+static int take_nodes(char *text, replay_options *options, replay_error *error)
+{
+    options->node_count = 0;
+    for (char *number = strtok(text, ","); number; number = strtok(NULL, ",")) {
+        if (options->node_count == REPLAY_MOST_SIZES)
+            return replay_fail(error, "--nodes has more than %d numbers", REPLAY_MOST_SIZES);
+        if (take_small("nodes", number, 64, &options->nodes[options->node_count++], error))
+            return -1;
+    }
+    return options->node_count > 0 ? 0 : replay_fail(error, "--nodes names no number");
+}
+
 static int take_part(const char *option, const char *text, double unit, double *value, replay_error *error)
 {
     double percent = 0;
@@ -375,6 +392,7 @@ static int take_option(replay_options *options, int option, const char *name, re
     case HELP: fputs(help, stdout); exit(0);
     case VERSION: puts(quire_version_string()); exit(0);
     case '?': return replay_fail(error, "see quire-replay --help"); /* getopt has said what is wrong */
+    case NODES: return take_nodes(optarg, options, error);
     case TIMED: options->timed = true; return 0;
     case PIECE_TOKENS: case REQUESTS: case STRICT: case MEMORY: case LONGEST_LINE:
         return take_trace_option(options, option, name, error);

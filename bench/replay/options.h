@@ -46,6 +46,7 @@ typedef struct replay_options {
     uint32_t check;    /* exact runs */
     bool plan;
     replay_prices prices;
+    uint32_t nodes[REPLAY_MOST_SIZES], node_count; /* of clusters; 0: none */
     /* what to show */
     bool json, quiet, floor;
 } replay_options;
