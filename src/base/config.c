@@ -24,7 +24,7 @@ extern char **environ;
 /* ---- the table --------------------------------------------------------------------------------------------- */
 
 static const char *const dtype_names[] = {"f32", "f16", "bf16", "fp8", "fp8_e5m2", "int8", "int4", NULL}; /* QUIRE_DTYPE_F32 is the first */
-static const char *const policy_names[] = {"learned", "lru", NULL};
+static const char *const policy_names[] = {"learned", "lru", "slru", "s3fifo", "lfu", "gdsf", NULL};
 static const char *const offload_names[] = {"none", "write-through", NULL};
 static const char *const checksum_names[] = {"off", "restore", NULL};
 static const char *const log_names[] = {"off", "error", "warn", "info", "debug", NULL};

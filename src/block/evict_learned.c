@@ -10,8 +10,8 @@
  * Blocks age from bin to bin: the oldest of each list are moved on when time has passed, before anything is asked.
  *
  * A kind is what is known when a block is let go: whether the engine said that the turn has ended; how many turns the
- * conversation has had; whether the block is its last; whether it was found in the cache; how much the conversation has
- * grown in this turn, beside what is usual. Turns are counted by marks: the last two blocks of a sequence carry the number
+ * conversation has had; the block's place (the last, found in the cache, or new); how much the conversation has grown in
+ * this turn, beside what is usual; how long it had been since the turn before. Turns are counted by marks: the last two blocks of a sequence carry the number
  * of its turn, and a sequence that has a mark in its path is the next turn of that conversation (and takes the mark away,
  * so that a prefix that many share is not taken for a conversation). A mark survives the eviction of its block, by key.
  *
@@ -27,6 +27,7 @@
 #include "base/check.h"
 #include "base/status.h"
 #include "block/learner.h"
+#include "block/leaves.h"
 #include "block/plan.h"
 
 enum {
@@ -37,7 +38,7 @@ enum {
     MARK_SETS = 16384, /* of four marks that outlived their block */
     MARK_WAYS = 4,
     BUSY_TRIES = 8,      /* victims passed over because a copy has them */
-    LEAST_EVENTS = 1024, /* evictions between two rankings: few at first, then many */
+    LEAST_EVENTS = 256, /* evictions between two rankings: few at first, then many */
     MOST_EVENTS = 16384,
     TICK = 16 /* ms */
 };
@@ -162,33 +163,26 @@ static void age(learned *p, uint32_t now)
 
 /* ---- keys and marks ------------------------------------------------------------------------------------------ */
 
-static uint64_t mix(uint64_t value)
-{
-    value = (value ^ value >> 32) * UINT64_C(0xd6e8feb86659fd93);
-    value = (value ^ value >> 32) * UINT64_C(0xd6e8feb86659fd93);
-    return value ^ value >> 32;
-}
-
 static uint64_t key_below(const learned *p, uint32_t parent, uint32_t node)
 {
     uint64_t above = parent == QUIRE_NO_BLOCK ? 1 : p->entries[parent].key;
-    uint64_t key = mix(above * UINT64_C(0x9e3779b97f4a7c15) + p->tree.stamp(p->tree.self, node) + 1);
-    return key ? key : 1;
+    return quire__policy_key(above, p->tree.stamp(p->tree.self, node));
 }
 
-static void keep_mark(learned *p, uint64_t key, uint8_t turn)
+static void keep_mark(learned *p, uint64_t key, uint8_t turn, uint32_t used)
 {
     uint64_t *set = &p->marks[(key >> 40) % MARK_SETS * MARK_WAYS];
     for (int i = MARK_WAYS - 1; i > 0; i--)
         set[i] = set[i - 1];
-    set[0] = key << 8 | turn;
+    set[0] = key << 32 | (uint64_t)(used >> 6 & 0xffffff) << 8 | turn;
 }
 
-static uint8_t take_mark(learned *p, uint64_t key)
+static uint8_t take_mark(learned *p, uint64_t key, uint32_t *used)
 {
     uint64_t *set = &p->marks[(key >> 40) % MARK_SETS * MARK_WAYS];
     for (int i = 0; i < MARK_WAYS; i++) {
-        if (set[i] != 0 && set[i] >> 8 == key << 8 >> 8) {
+        if (set[i] != 0 && set[i] >> 32 == (key & UINT32_MAX)) {
+            *used = (uint32_t)(set[i] >> 8 & 0xffffff) << 6;
             uint8_t turn = (uint8_t)set[i];
             set[i] = 0;
             return turn;
@@ -198,13 +192,14 @@ static uint8_t take_mark(learned *p, uint64_t key)
 }
 
 /* The turn that the conversation has had before, and `*end` blocks of the path before its mark's end. */
-static uint8_t find_turn(learned *p, const uint32_t *path, uint32_t count, uint32_t *end)
+static uint8_t find_turn(learned *p, const uint32_t *path, uint32_t count, uint32_t *end, uint32_t *used)
 {
     for (uint32_t i = count; i-- > 0;) {
         entry *own = &p->entries[path[i]];
         uint8_t turn = own->turn;
+        *used = own->used;
         if (!turn && !(own->flags & FOUND))
-            turn = take_mark(p, own->key);
+            turn = take_mark(p, own->key, used);
         own->turn = 0;
         if (turn) {
             if (i > 0)
@@ -221,7 +216,7 @@ static uint8_t find_turn(learned *p, const uint32_t *path, uint32_t count, uint3
 
 static uint32_t turn_class(uint32_t turn)
 {
-    return turn < 3 ? turn : turn <= 4 ? 3 : turn <= 8 ? 4 : turn <= 16 ? 5 : 6;
+    return turn < 3 ? turn : turn <= 6 ? 3 : 4;
 }
 
 static float log2_of(uint32_t value)
@@ -238,10 +233,16 @@ static uint32_t growth_class(learned *p, uint32_t blocks)
     return beside < -3 ? 0 : beside < -1 ? 1 : beside < 1 ? 2 : beside < 2 ? 3 : 4;
 }
 
-static uint32_t kind_of(uint32_t ended, uint32_t turn, uint32_t last, uint32_t hit, uint32_t growth)
+static uint32_t gap_class(uint32_t gap)
 {
-    return (((ended * QUIRE__LEARNER_TURNS + turn) * QUIRE__LEARNER_LAST + last) * QUIRE__LEARNER_HIT + hit) *
-           QUIRE__LEARNER_GROWTH + growth;
+    uint32_t bin = quire__learner_bin(gap);
+    return bin < 9 ? 0 : bin < 30 ? (bin - 9) / 3 : 7;
+}
+
+static uint32_t kind_of(uint32_t ended, uint32_t turn, uint32_t place, uint32_t gap, uint32_t growth)
+{
+    return (((ended * QUIRE__LEARNER_TURNS + turn) * QUIRE__LEARNER_PLACES + place) * QUIRE__LEARNER_GROWTHS + growth) *
+           QUIRE__LEARNER_GAPS + gap;
 }
 
 static void set_kind(learned *p, entry *own, uint32_t kind, uint32_t now)
@@ -278,13 +279,14 @@ static void learned_insert(void *state, const uint32_t *path, uint32_t count, co
     }
     const bool whole = use->blocks >= count && use->blocks > 0;
     const uint32_t above = whole ? use->blocks - count : 0;
-    uint32_t end = 0, turn = whole ? find_turn(p, path, count, &end) : 0;
+    uint32_t end = 0, last_used = 0, turn = whole ? find_turn(p, path, count, &end, &last_used) : 0;
+    uint32_t gap = turn ? 1 + gap_class(now - last_used) : 0;
     uint32_t growth = whole ? growth_class(p, count - end) : 0;
     uint32_t ended = use->hints & QUIRE_HINT_TURN_ENDED ? 1 : 0, followed = 0;
     for (uint32_t i = 0; i < count; i++) {
         entry *own = &p->entries[path[i]];
         bool hit = (own->flags & FOUND) || above + i < use->matched;
-        uint32_t kind = kind_of(ended, turn_class(turn), whole && i + 1 == count, hit, growth);
+        uint32_t kind = kind_of(ended, turn_class(turn), whole && i + 1 == count ? 2 : hit, gap, growth);
         set_kind(p, own, kind, now);
         if (quire__learner_follows(&p->learner, own->key)) {
             quire__learner_use(&p->learner, own->key, kind, now);
@@ -331,7 +333,7 @@ static void learned_drop(void *state, uint32_t node)
     if (own->flags & LISTED)
         unlist(p, node);
     if (own->turn)
-        keep_mark(p, own->key, own->turn);
+        keep_mark(p, own->key, own->turn, own->used);
     *own = (entry){0};
     p->count--;
     p->events++;
@@ -376,7 +378,10 @@ static uint32_t learned_victim(void *state)
     learned *p = state;
     uint32_t first = QUIRE_NO_BLOCK, tries = 0;
     for (uint32_t rank = next_rank(p, 0); rank < CELLS; rank = next_rank(p, rank + 1)) {
-        for (uint32_t node = p->oldest[p->learner.at[rank]]; node != QUIRE__NONE; node = p->entries[node].newer) {
+        const uint32_t cell = p->learner.at[rank];
+        const bool rising = p->learner.rising[cell / 64] >> cell % 64 & 1;
+        for (uint32_t node = rising ? p->newest[cell] : p->oldest[cell]; node != QUIRE__NONE;
+             node = rising ? p->entries[node].older : p->entries[node].newer) {
             if (!p->tree.busy(p->tree.self, node))
                 return node;
             first = first == QUIRE_NO_BLOCK ? node : first;

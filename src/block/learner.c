@@ -10,7 +10,8 @@
  *
  * The hazard of a (kind, bin) is back / alive: the chance to come back within the bin for who has reached it. Kinds form
  * a tree by their features, and most have few data, so each is drawn towards its parent: the parent's curve, scaled by
- * how much more often this kind came back altogether, counts as so many observations. At the root every bin is drawn
+ * how much more often this kind came back altogether, counts as so many observations. Two features, growth and gap, are
+ * learned beside each other, and where they meet their effects multiply until data say otherwise. At the root every bin is drawn
  * towards the one before it: without data the chance is the same in each bin of a logarithmic scale, and then the order
  * is that of age, LRU. Blocks of one request come back together, so the weight of the prior is per request, not per
  * block.
@@ -29,14 +30,16 @@
 #include "block/plan.h"
 
 enum { BINS = QUIRE__LEARNER_BINS, KINDS = QUIRE__LEARNER_KINDS, SAMPLES = QUIRE__LEARNER_SAMPLES };
+enum { GROWTHS = QUIRE__LEARNER_GROWTHS, GAPS = QUIRE__LEARNER_GAPS };
 enum { MOST_SHIFT = 40 };
 
-static const uint32_t level_rows[QUIRE__LEARNER_LEVELS] = {1, 2, 14, 28, 56, 280};
-static const uint32_t level_start[QUIRE__LEARNER_LEVELS] = {0, 1, 3, 17, 45, 101};
+static const uint32_t level_rows[QUIRE__LEARNER_LEVELS] = {1, 2, 10, 30, 150, 270, KINDS};
+static const uint32_t level_start[QUIRE__LEARNER_LEVELS] = {0, 1, 3, 13, 43, 193, 463};
 
 #define ROOT_PRIOR 0.05f    /* the chance to come back in one bin, before anything is known */
 #define ROOT_WEIGHT 200.0f  /* observations that a bin's neighbour counts for */
 #define PATH_WEIGHT 20.0f   /* requests that the parent's curve counts for */
+#define JOINT_WEIGHT 80.0f  /* the same where growth and gap meet, which is where data are fewest */
 #define HALVE_AT 400000.0f  /* uses */
 
 uint32_t quire__learner_bin(uint32_t age)
@@ -64,8 +67,8 @@ quire_status quire__learner_open(quire__learner *learner, const quire__allocator
     void *memory[8] = {0};
     const size_t row = sizeof(float[BINS]), rows = QUIRE__LEARNER_ROWS, cells = QUIRE__LEARNER_CELLS;
     const struct { size_t count, size; } parts[8] = {
-        {rows, row}, {rows, row}, {rows, row}, {cells, sizeof(uint64_t)}, {cells, sizeof(uint16_t)},
-        {cells, sizeof(uint16_t)}, {SAMPLES, sizeof(quire__sample)}, {SAMPLES, sizeof(uint32_t)}};
+        {rows, row}, {rows, row}, {rows, row}, {cells, sizeof(uint64_t)}, {cells, sizeof(uint32_t)},
+        {cells, sizeof(uint32_t)}, {SAMPLES, sizeof(quire__sample)}, {SAMPLES, sizeof(uint32_t)}};
     quire_status status = QUIRE_OK;
     for (int i = 0; i < 8 && status == QUIRE_OK; i++)
         status = quire__memory_take(allocator, parts[i].count, parts[i].size, "what eviction learns", &memory[i]);
@@ -99,10 +102,20 @@ void quire__learner_close(quire__learner *learner, const quire__allocator *alloc
 
 /* ---- counting ------------------------------------------------------------------------------------------------ */
 
+/* Levels: all, ended, turn, place; then growth and gap, each without the other; then both. */
+enum { ALONE = 3, GROWTH = 4, GAP = 5, JOINT = 6 };
+
+static uint32_t row_of(int level, uint32_t kind)
+{
+    if (level == GAP)
+        return level_start[GAP] + kind / (GROWTHS * GAPS) * GAPS + kind % GAPS;
+    return level_start[level] + kind / (KINDS / level_rows[level]);
+}
+
 static void count(float (*table)[BINS], uint32_t kind, uint32_t bin)
 {
     for (int level = 0; level < QUIRE__LEARNER_LEVELS; level++)
-        table[level_start[level] + kind / (KINDS / level_rows[level])][bin] += 1;
+        table[row_of(level, kind)][bin] += 1;
 }
 
 static void halve(quire__learner *learner)
@@ -271,10 +284,22 @@ static void estimate_all(quire__learner *learner)
         before = (learner->back[0][bin] + ROOT_WEIGHT * before) / (learner->alive[0][bin] + ROOT_WEIGHT);
         learner->hazard[0][bin] = before;
     }
-    for (int level = 1; level < QUIRE__LEARNER_LEVELS; level++) {
+    for (int level = 1; level <= GROWTH; level++) {
         uint32_t ratio = level_rows[level] / level_rows[level - 1];
         for (uint32_t i = 0; i < level_rows[level]; i++)
             estimate(learner, level_start[level] + i, learner->hazard[level_start[level - 1] + i / ratio], weight);
+    }
+    for (uint32_t i = 0; i < level_rows[GAP]; i++)
+        estimate(learner, level_start[GAP] + i, learner->hazard[level_start[ALONE] + i / GAPS], weight);
+    for (uint32_t kind = 0; kind < KINDS; kind++) {
+        if (!learner->seen[kind])
+            continue;
+        const float *alone = learner->hazard[row_of(ALONE, kind)], *growth = learner->hazard[row_of(GROWTH, kind)];
+        const float *gap = learner->hazard[row_of(GAP, kind)];
+        float prior[BINS];
+        for (uint32_t bin = 0; bin < BINS; bin++)
+            prior[bin] = least(0.99f, growth[bin] * gap[bin] / (alone[bin] + 1e-9f));
+        estimate(learner, row_of(JOINT, kind), prior, JOINT_WEIGHT * learner->together);
     }
 }
 
@@ -318,9 +343,14 @@ void quire__learner_rank(quire__learner *learner)
     for (uint32_t kind = 0; kind < KINDS; kind++) {
         if (!learner->seen[kind])
             continue;
-        const float *hazard = learner->hazard[level_start[QUIRE__LEARNER_LEVELS - 1] + kind];
-        for (uint32_t bin = 0; bin < BINS; bin++) {
+        const float *hazard = learner->hazard[row_of(JOINT, kind)];
+        float later = 0;
+        for (uint32_t bin = BINS; bin-- > 0;) {
             float index = gittins(hazard, bin); /* not negative: its bits are in the order of its value */
+            const uint32_t cell = kind * BINS + bin;
+            learner->rising[cell / 64] &= ~(UINT64_C(1) << cell % 64);
+            learner->rising[cell / 64] |= (uint64_t)(later > index) << cell % 64;
+            later = index;
             uint32_t bits;
             memcpy(&bits, &index, sizeof(bits));
             learner->order[ranked++] = (uint64_t)bits << 32 | (uint64_t)(BINS - 1 - bin) << 16 | kind;
@@ -330,8 +360,8 @@ void quire__learner_rank(quire__learner *learner)
     for (uint32_t i = 0; i < ranked; i++) {
         uint32_t bin = BINS - 1 - (uint32_t)(learner->order[i] >> 16 & 0xffff);
         uint32_t cell = (uint32_t)(learner->order[i] & 0xffff) * BINS + bin;
-        learner->rank[cell] = (uint16_t)i;
-        learner->at[i] = (uint16_t)cell;
+        learner->rank[cell] = i;
+        learner->at[i] = cell;
     }
     learner->ranked = ranked;
 }

@@ -9,14 +9,14 @@
 
 enum {
     QUIRE__LEARNER_BINS = 56,     /* of age: 16 ms, then two an octave; the last begins at 18 days */
-    QUIRE__LEARNER_LEVELS = 6,
-    QUIRE__LEARNER_ENDED = 2,     /* the kinds' features, the first the one that others are drawn towards last */
-    QUIRE__LEARNER_TURNS = 7,
-    QUIRE__LEARNER_LAST = 2,
-    QUIRE__LEARNER_HIT = 2,
-    QUIRE__LEARNER_GROWTH = 5,
-    QUIRE__LEARNER_KINDS = 2 * 7 * 2 * 2 * 5,
-    QUIRE__LEARNER_ROWS = 1 + 2 + 14 + 28 + 56 + 280,
+    QUIRE__LEARNER_LEVELS = 7,
+    QUIRE__LEARNER_ENDED = 2,     /* the features of a kind, in the order in which it is put together */
+    QUIRE__LEARNER_TURNS = 5,
+    QUIRE__LEARNER_PLACES = 3,
+    QUIRE__LEARNER_GAPS = 9,
+    QUIRE__LEARNER_GROWTHS = 5,
+    QUIRE__LEARNER_KINDS = 2 * 5 * 3 * 5 * 9,
+    QUIRE__LEARNER_ROWS = 1 + 2 + 10 + 30 + 150 + 270 + QUIRE__LEARNER_KINDS,
     QUIRE__LEARNER_CELLS = QUIRE__LEARNER_KINDS * QUIRE__LEARNER_BINS,
     QUIRE__LEARNER_SAMPLES = 16384 /* blocks followed at a time */
 };
@@ -36,9 +36,10 @@ typedef struct quire__learner {
     float weight;   /* uses counted since the last halving */
     float together; /* samples of a path, on average */
     uint64_t *order;
-    uint16_t *rank, *at; /* of a cell among those of kinds seen, the first to go first; and back */
+    uint32_t *rank, *at; /* of a cell among those of kinds seen, the first to go first; and back */
     uint32_t ranked;
     bool seen[QUIRE__LEARNER_KINDS];
+    uint64_t rising[(QUIRE__LEARNER_CELLS + 63) / 64]; /* by cell: worth more in the next bin than in this one */
 
     quire__sample *samples;
     uint32_t *buckets, free, count;
