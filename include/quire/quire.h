@@ -162,6 +162,8 @@ typedef struct quire_options {
     const char *policy;        /* eviction: "learned", "lru" ...: docs/policies.md */
     quire_offload offload;
     quire_checksum checksum;
+    uint32_t restore_parts;   /* 1..8: restores arrive in so many groups of layers, the first layers of all blocks first, and a
+                                 step may run as soon as the first group is there. 1: a step waits for all of it */
     uint32_t event_capacity;  /* events kept for quire_cache_events, 0: none */
     uint32_t threads;         /* of the host device's kernels; 0: one a core */
     int deterministic;        /* 1: a token's result depends on its own context only, on CUDA too */
@@ -324,17 +326,24 @@ typedef struct quire_view {
 QUIRE_API quire_status quire_step_begin(quire_cache *cache, void *stream, quire_step **step);
 /* Adds `count` tokens of one sequence, to be computed in this step; one add a sequence. `tokens` NULL reserves room for
  * tokens that are not known yet; name them before commit.
- * QUIRE_EFULL: no blocks left; QUIRE_EAGAIN: its restore is under way; QUIRE_ERANGE: the sequence would be longer than
+ * QUIRE_EFULL: no blocks left; QUIRE_EAGAIN: its restore is under way, or has just turned out to have failed in part, and the
+ * sequence is shorter than it was said to be (quire_seq_get); QUIRE_ERANGE: the sequence would be longer than
  * it may be; QUIRE_EINVAL. In each case other sequences and this one are as before. */
 QUIRE_API quire_status quire_step_add(quire_step *step, quire_seq seq, const int32_t *tokens, size_t count);
 /* Enqueues the copies and tables that the step needs. From here the view may be used. */
 QUIRE_API quire_status quire_step_submit(quire_step *step);
 /* The view of one group; NULL before submit or for a group that there is not. */
 QUIRE_API const quire_view *quire_step_view(quire_step *step, uint32_t group);
+/* Engines with attention kernels of their own, where options.restore_parts is above 1: makes the step's stream wait until this
+ * layer of all restored blocks has arrived. Before the layer's kernels that read the cache; quire_attend does it itself. Layers
+ * in any order; after the first call for a group of layers the others cost nothing. */
+QUIRE_API quire_status quire_step_await_layer(quire_step *step, uint32_t layer);
 /* Names all the tokens that an add left open. */
 QUIRE_API quire_status quire_step_name(quire_step *step, quire_seq seq, const int32_t *tokens, size_t count);
 /* The engine has enqueued everything. Full blocks become matchable, their offload begins behind the step.
- * QUIRE_ESTATE: not submitted, or tokens without a name; the step stays open. */
+ * QUIRE_ESTATE: not submitted, or tokens without a name; the step stays open.
+ * QUIRE_EDEVICE: a restore failed that rows of the step ran ahead of (restore_parts). The step has ended; those sequences
+ * have none of its tokens, and what the restore lost they have lost too (quire_seq_get), the others are committed. */
 QUIRE_API quire_status quire_step_commit(quire_step *step);
 /* Takes the step back: every sequence is as long as before it. NULL is allowed. */
 QUIRE_API void quire_step_cancel(quire_step *step);

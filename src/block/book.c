@@ -301,6 +301,11 @@ bool quire__book_seq_ready(quire__book *book, uint32_t seq)
     return ready;
 }
 
+uint32_t quire__book_seq_length(const quire__book *book, uint32_t seq)
+{
+    return chain_of(book, seq)->length;
+}
+
 quire_status quire__book_seq_fork(quire__book *book, uint32_t seq, uint32_t *child)
 {
     const quire__chain *chain = chain_of(book, seq);
@@ -414,8 +419,8 @@ void quire__book_step_end(quire__book *book)
     book->stepping = false;
 }
 
-quire_status quire__book_reserve(quire__book *book, uint32_t seq, const int32_t *tokens, size_t count,
-                                 quire__plan *plan, uint32_t *moving)
+static quire_status reserve(quire__book *book, uint32_t seq, const int32_t *tokens, size_t count, bool early,
+                            quire__plan *plan, uint32_t *moving)
 {
     quire__chain *chain = chain_of(book, seq);
     if (!book->stepping || chain->pending > 0)
@@ -423,7 +428,12 @@ quire_status quire__book_reserve(quire__book *book, uint32_t seq, const int32_t 
                                                         : "no step has begun");
     if (count == 0)
         return quire__fail(QUIRE_EINVAL, "0 tokens to reserve: at least 1");
-    if (!quire__chain_refresh(book, chain))
+    uint32_t before = chain->length;
+    bool ready = quire__chain_refresh(book, chain);
+    if (early && chain->length < before) /* the caller's tokens would follow what is not there */
+        return quire__fail(QUIRE_EAGAIN, "the sequence's restore has failed in part: it has %u tokens now and had %u; add "
+                           "those from there on", chain->length, before);
+    if (!ready && !(early && quire__chain_may_run(book, chain)))
         return quire__fail(QUIRE_EAGAIN, "blocks of the sequence are still arriving");
     if (count > longest(book) - chain->length)
         return quire__fail(QUIRE_ERANGE, "%u tokens and %zu more: a sequence may have %u (max_seq_tokens %u, an arena "
@@ -440,6 +450,27 @@ quire_status quire__book_reserve(quire__book *book, uint32_t seq, const int32_t 
     }
     quire__book_check_quick(book);
     return status;
+}
+
+quire_status quire__book_reserve(quire__book *book, uint32_t seq, const int32_t *tokens, size_t count,
+                                 quire__plan *plan, uint32_t *moving)
+{
+    return reserve(book, seq, tokens, count, false, plan, moving);
+}
+
+quire_status quire__book_reserve_early(quire__book *book, uint32_t seq, const int32_t *tokens, size_t count,
+                                       quire__plan *plan, uint32_t *moving)
+{
+    return reserve(book, seq, tokens, count, true, plan, moving);
+}
+
+quire__settled quire__book_settle(quire__book *book, uint32_t seq)
+{
+    quire__chain *chain = chain_of(book, seq);
+    QUIRE__ASSERT(chain->pending > 0);
+    quire__settled settled = quire__chain_settle(book, chain);
+    quire__book_check_quick(book);
+    return settled;
 }
 
 quire_status quire__book_name(quire__book *book, uint32_t seq, const int32_t *tokens, size_t count)

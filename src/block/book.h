@@ -58,6 +58,8 @@ quire_status quire__book_probe(quire__book *book, uint64_t domain, const int32_t
 /* Takes in what completions did to this sequence: true when nothing of it is arriving any more; its length may then
  * have become shorter. */
 bool quire__book_seq_ready(quire__book *book, uint32_t seq);
+/* Tokens, as the last call that named the sequence left them. */
+uint32_t quire__book_seq_length(const quire__book *book, uint32_t seq);
 quire_status quire__book_seq_fork(quire__book *book, uint32_t seq, uint32_t *child);
 quire_status quire__book_seq_truncate(quire__book *book, uint32_t seq, size_t length);
 void quire__book_seq_close(quire__book *book, uint32_t seq);
@@ -78,6 +80,14 @@ void quire__book_step_begin(quire__book *book, uint64_t step);
  * complete: 0 means that waiting is useless. QUIRE_ERANGE. `tokens` NULL: named later. */
 quire_status quire__book_reserve(quire__book *book, uint32_t seq, const int32_t *tokens, size_t count,
                                  quire__plan *plan, uint32_t *moving);
+/* The same for a sequence whose restore is under way, if only whole blocks of it are still arriving; else QUIRE_EAGAIN. Before
+ * commit, quire__book_settle must have said that all is there. */
+quire_status quire__book_reserve_early(quire__book *book, uint32_t seq, const int32_t *tokens, size_t count,
+                                       quire__plan *plan, uint32_t *moving);
+typedef enum quire__settled { QUIRE__SETTLED, QUIRE__SETTLING, QUIRE__LOST } quire__settled;
+/* What became of the restore that a reserve ran ahead of. LOST: it failed, or nobody can tell, since the
+ * blocks are elsewhere now; cancel, and the sequence is as long as what it still has. */
+quire__settled quire__book_settle(quire__book *book, uint32_t seq);
 quire_status quire__book_name(quire__book *book, uint32_t seq, const int32_t *tokens, size_t count);
 bool quire__book_named(const quire__book *book, uint32_t seq);
 /* The reserved tokens are written: full blocks are sealed, deduplicated against the tree, and their offload is planned.

@@ -13,7 +13,9 @@
  *     write into it copies first (copy-on-write): a new open block takes the place in the table, a copy of the slot is
  *     planned, and the reference to the source is kept until commit or cancel, so that nobody takes or writes the
  *     source while the copy may still read it. Cancel puts the source back.
- *  4. Blocks before `ready` are resident and their table entries are right. Those from there on are read again when
+ *  4. In a step a chain may run ahead of its restore: its new blocks then follow blocks that are arriving. They stay open
+ *     until the restore has settled; when it fails, the chain is cancelled and then shortened.
+ *  5. Blocks before `ready` are resident and their table entries are right. Those from there on are read again when
  *     they have arrived: a block may have come to the device in another slot meanwhile (seal.c).
  *
  * The watermark keeps some blocks from sequences that have computed nothing yet, so that running ones can go on. It is
@@ -86,8 +88,32 @@ void quire__chain_resettle(const quire__book *book, quire__chain *chain)
         set_slot(chain, i, book->pool.nodes[chain->nodes[i]].slot[QUIRE_TIER_DEVICE]);
 }
 
+bool quire__chain_may_run(const quire__book *book, const quire__chain *chain)
+{
+    return chain->length % book->config.block_tokens == 0 ||
+           book->pool.nodes[chain->nodes[chain->blocks - 1]].state[QUIRE_TIER_DEVICE] != QUIRE__ARRIVING;
+}
+
+quire__settled quire__chain_settle(quire__book *book, quire__chain *chain)
+{
+    for (; chain->ready < chain->kept; chain->ready++) {
+        const quire__node *record = &book->pool.nodes[chain->nodes[chain->ready]];
+        /* A block that took over another's slot (seal.c) is resident whatever became of the restore, but the step read the
+         * slot that the restore writes. */
+        if (record->kind == QUIRE__KIND_DEAD ||
+            chain->table[chain->ready] != (int32_t)record->slot[QUIRE_TIER_DEVICE])
+            return QUIRE__LOST;
+        if (record->state[QUIRE_TIER_DEVICE] == QUIRE__ARRIVING)
+            return QUIRE__SETTLING;
+    }
+    chain->ready = chain->blocks;
+    return QUIRE__SETTLED;
+}
+
 bool quire__chain_refresh(quire__book *book, quire__chain *chain)
 {
+    if (chain->pending > 0)
+        return chain->ready == chain->blocks; /* in a step it is settled, not refreshed */
     for (; chain->ready < chain->blocks; chain->ready++) {
         const quire__node *record = &book->pool.nodes[chain->nodes[chain->ready]];
         if (record->kind == QUIRE__KIND_DEAD) {
@@ -173,7 +199,8 @@ quire_status quire__chain_reserve(quire__book *book, quire__chain *chain, uint32
     if (added > 0)
         quire__pool_open_take(&book->pool, added, chain->nodes + old_blocks, chain->table + old_blocks);
     chain->blocks = old_blocks + added;
-    chain->ready = chain->blocks;
+    if (chain->ready == old_blocks) /* else it runs ahead of its restore */
+        chain->ready = chain->blocks;
     book->holders += old_blocks == 0;
     return QUIRE_OK;
 }

@@ -20,6 +20,11 @@ bool quire__chain_refresh(quire__book *book, quire__chain *chain);
 /* Reads the table again after blocks have moved to other slots. */
 void quire__chain_resettle(const quire__book *book, quire__chain *chain);
 
+/* May a step run on the chain although blocks of it are arriving? Not when it would have to copy one of them. */
+bool quire__chain_may_run(const quire__book *book, const quire__chain *chain);
+/* What became of those blocks, of a chain that is in a step. See quire__book_settle. */
+quire__settled quire__chain_settle(quire__book *book, quire__chain *chain);
+
 /* Room for `count` more tokens, all or nothing. See quire__book_reserve. */
 quire_status quire__chain_reserve(quire__book *book, quire__chain *chain, uint32_t count, quire__plan *plan,
                                   uint32_t *moving);

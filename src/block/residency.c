@@ -411,6 +411,7 @@ static void complete_restore(quire__book *book, const quire__move *move, bool ok
     bool has_source = end_read(book, QUIRE_TIER_HOST, move->source, move->node);
     uint32_t owner = pool->owner[QUIRE_TIER_DEVICE][move->destination];
     if (owner == QUIRE__ORPHAN) {
+        pool->ticket[move->destination] = book->step; /* a step that ran ahead of the restore may read it still */
         quire__pool_slot_give(pool, QUIRE_TIER_DEVICE, move->destination);
         if (!ok && has_source) /* the block came to the device in another way; its host copy is not to be trusted */
             drop_host(book, move->node);

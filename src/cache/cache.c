@@ -171,17 +171,33 @@ static quire_status open_book(quire_cache *cache)
     return cache->sections > 0 ? quire__resize_open_book(cache) : QUIRE_OK;
 }
 
+/* Layers of one part of a restore, the last part's may be fewer; and how many parts that makes. */
+static uint32_t layers_a_part(const quire_cache *cache)
+{
+    uint32_t layers = cache->layout.layers, parts = cache->options.restore_parts;
+    return (layers + parts - 1) / parts;
+}
+
+static uint32_t restore_parts(const quire_cache *cache)
+{
+    uint32_t a_part = layers_a_part(cache);
+    return (cache->layout.layers + a_part - 1) / a_part;
+}
+
 static quire_status open_mover(quire_cache *cache)
 {
     quire__mover_config config = {.device = cache->device,
                                   .allocator = cache->allocator,
                                   .arena = cache->arena,
                                   .block_bytes = cache->layout.block_bytes,
+                                  .parts = restore_parts(cache),
+                                  .part_bytes = layers_a_part(cache) * (size_t)cache->layout.layer_stride,
                                   .device_slots = cache->device_slots,
                                   .host_slots = cache->host_slots,
                                   .verify = cache->options.checksum == QUIRE_CHECKSUM_RESTORE,
                                   .timeout_us = (uint64_t)cache->options.move_timeout_ms * 1000};
 
+    cache->part_layers = layers_a_part(cache);
     return quire__mover_open(&cache->mover, &config);
 }
 

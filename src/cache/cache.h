@@ -30,6 +30,7 @@ typedef struct quire__face {
     uint32_t generation; /* of the handle; rises at every close */
     uint32_t last_row;   /* of the device's block table */
     uint64_t owner;      /* of that row: never used twice */
+    uint64_t restore;    /* the mover's mark behind its match; 0: it restored nothing */
     bool open, in_step;
 } quire__face;
 
@@ -42,6 +43,7 @@ typedef enum quire__step_state {
 typedef struct quire__step_row {
     uint32_t seq; /* index */
     uint32_t added;
+    bool early; /* runs ahead of its restore */
 } quire__step_row;
 
 struct quire_step {
@@ -52,6 +54,8 @@ struct quire_step {
     quire__step_row *rows; /* [max_sequences], in order of adding */
     quire__row *sent;      /* [max_sequences], scratch of submit */
     uint32_t row_count, tokens;
+    uint64_t restore;     /* the newest restore that a row runs ahead of; 0: none does */
+    uint32_t parts_ready; /* of that restore, the stream waits for so many parts already */
     quire__plan plan;         /* copies, at most one a row */
     quire__block_pair *pairs; /* the same, for the kernel */
     quire_view view;
@@ -71,6 +75,7 @@ struct quire_cache {
     quire__plan resize_plan;
     quire__event *resized; /* behind a section's copies */
     uint32_t holes;
+    uint32_t part_layers; /* of one part of a restore */
 
     quire__device *device;
     quire__stream *stream; /* what NULL stands for */
@@ -101,6 +106,8 @@ void quire__cache_tell_costs(quire_cache *cache);
 quire_status quire__cache_find(const quire_cache *cache, quire_seq seq, uint32_t *index);
 /* Waits a little for moves in flight; QUIRE_ETIMEOUT once `deadline_us` has passed. */
 quire_status quire__cache_pause(uint64_t deadline_us, const char *what);
+/* Makes the step's stream wait until the layer's part of all restores that rows run ahead of is there. */
+quire_status quire__step_await_layer(quire_step *step, uint32_t layer);
 /* The end of a step, however it ended. */
 void quire__step_finish(quire_step *step);
 

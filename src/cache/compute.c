@@ -229,6 +229,7 @@ quire_status quire_attend_with(const quire_view *view, uint32_t layer, const qui
     QUIRE__TRY(check_params(params));
     QUIRE__TRY(quire__compute_tensor(q, "q", view->query_heads));
     QUIRE__TRY(quire__compute_tensor(out, "out", view->query_heads));
+    QUIRE__TRY(quire__step_await_layer(&cache->step, layer));
     quire__attend_args args = {.pages = quire__compute_pages(view, layer),
                                .layer = (int32_t)layer,
                                .query_heads = (int32_t)view->query_heads,

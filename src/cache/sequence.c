@@ -22,6 +22,7 @@ static quire_seq show(quire_cache *cache, uint32_t index)
 
     face->open = true;
     face->in_step = false;
+    face->restore = 0;
     face->last_row = QUIRE__NONE;
     face->owner = ++cache->next_owner;
     return (uint64_t)face->generation << 32 | (index + 1);
@@ -72,6 +73,7 @@ quire_status quire_seq_match(quire_cache *cache, quire_seq seq, const int32_t *t
     QUIRE__TRY(quire__book_seq_match(cache->book, index, tokens, count, &cache->moves, &found));
     quire__record_match(cache->record, index, count, &found);
     quire__cache_start_moves(cache);
+    cache->faces[index].restore = found.ready ? 0 : quire__mover_restore_mark(cache->mover);
     if (hit != NULL)
         *hit = found;
     return QUIRE_OK;
@@ -123,6 +125,7 @@ quire_status quire_seq_fork(quire_cache *cache, quire_seq seq, quire_seq *child)
     QUIRE__TRY(quire__book_seq_fork(cache->book, index, &made));
     quire__record_fork(cache->record, index, made);
     *child = show(cache, made);
+    cache->faces[made].restore = cache->faces[index].restore;
     return QUIRE_OK;
 }
 

@@ -25,7 +25,8 @@ quire_status quire_step_begin(quire_cache *cache, void *stream, quire_step **out
     step->stream = stream != NULL ? (quire__stream *)stream : cache->stream;
     QUIRE__TRY(quire__mover_step_chain(cache->mover, step->stream));
     step->number = ++cache->steps;
-    step->row_count = step->tokens = 0;
+    step->row_count = step->tokens = step->parts_ready = 0;
+    step->restore = 0;
     step->state = QUIRE__STEP_ADDING;
     quire__book_set_time(cache->book, quire__clock_us());
     quire__book_step_begin(cache->book, step->number);
@@ -52,14 +53,16 @@ static quire_status check_add(quire_step *step, quire_seq seq, size_t count, uin
 }
 
 /* Blocks whose copies are under way come back by themselves, so a cache that is full of them is worth waiting for. */
-static quire_status reserve(quire_step *step, uint32_t index, const int32_t *tokens, size_t count)
+static quire_status reserve(quire_step *step, uint32_t index, const int32_t *tokens, size_t count, bool early)
 {
     quire_cache *cache = step->cache;
     uint64_t deadline = 0;
 
     for (;;) {
         uint32_t moving = 0;
-        quire_status status = quire__book_reserve(cache->book, index, tokens, count, &step->plan, &moving);
+        quire_status status =
+            early ? quire__book_reserve_early(cache->book, index, tokens, count, &step->plan, &moving)
+                  : quire__book_reserve(cache->book, index, tokens, count, &step->plan, &moving);
         if (status != QUIRE_EFULL || moving == 0)
             return status;
         if (deadline == 0) /* here: asking for the time costs as much as the rest of a decode's reserve */
@@ -70,6 +73,13 @@ static quire_status reserve(quire_step *step, uint32_t index, const int32_t *tok
     }
 }
 
+/* With restores in parts a step needs the first of them only, to begin with. */
+static bool may_run_ahead(quire_cache *cache, const quire__face *face)
+{
+    return cache->part_layers < cache->layout.layers && face->restore > 0 &&
+           quire__mover_restore_begun(cache->mover, face->restore);
+}
+
 quire_status quire_step_add(quire_step *step, quire_seq seq, const int32_t *tokens, size_t count)
 {
     uint32_t index = 0;
@@ -77,11 +87,18 @@ quire_status quire_step_add(quire_step *step, quire_seq seq, const int32_t *toke
     QUIRE__TRY(check_add(step, seq, count, &index));
     quire_cache *cache = step->cache;
     quire__cache_take_in(cache);
-    if (!quire__book_seq_ready(cache->book, index))
+    uint32_t before = quire__book_seq_length(cache->book, index); /* what the caller knows: only calls that name it change it */
+    bool early = !quire__book_seq_ready(cache->book, index);
+    if (quire__book_seq_length(cache->book, index) < before)
+        return quire__fail(QUIRE_EAGAIN, "the sequence's restore has failed in part: it had %u tokens; read its length "
+                           "(quire_seq_get), and add those from there on", before);
+    if (early && !may_run_ahead(cache, &cache->faces[index]))
         return quire__fail(QUIRE_EAGAIN, "the sequence's restore is still under way; run others, or quire_seq_wait");
-    QUIRE__TRY(reserve(step, index, tokens, count));
+    QUIRE__TRY(reserve(step, index, tokens, count, early));
+    if (early && cache->faces[index].restore > step->restore)
+        step->restore = cache->faces[index].restore;
     cache->faces[index].in_step = true;
-    step->rows[step->row_count++] = (quire__step_row){index, (uint32_t)count};
+    step->rows[step->row_count++] = (quire__step_row){index, (uint32_t)count, early};
     step->tokens += (uint32_t)count;
     return QUIRE_OK;
 }
@@ -166,6 +183,26 @@ const quire_view *quire_step_view(quire_step *step, uint32_t group)
     return step != NULL && step->state == QUIRE__STEP_SUBMITTED && group == 0 ? &step->view : NULL;
 }
 
+quire_status quire__step_await_layer(quire_step *step, uint32_t layer)
+{
+    uint32_t part = layer / step->cache->part_layers;
+
+    if (step->restore == 0 || part < step->parts_ready)
+        return QUIRE_OK;
+    QUIRE__TRY(quire__mover_restore_wait(step->cache->mover, step->restore, part, step->stream));
+    step->parts_ready = part + 1; /* parts arrive in order */
+    return QUIRE_OK;
+}
+
+quire_status quire_step_await_layer(quire_step *step, uint32_t layer)
+{
+    if (step == NULL || step->state != QUIRE__STEP_SUBMITTED)
+        return quire__fail(QUIRE_ESTATE, "quire_step_await_layer needs a submitted step");
+    if (layer >= step->view.layers)
+        return quire__fail(QUIRE_EINVAL, "layer is %u; the group has %u, counted from 0", layer, step->view.layers);
+    return quire__step_await_layer(step, layer);
+}
+
 quire_status quire_step_name(quire_step *step, quire_seq seq, const int32_t *tokens, size_t count)
 {
     uint32_t index = 0;
@@ -190,6 +227,34 @@ void quire__step_finish(quire_step *step)
     step->state = QUIRE__STEP_NONE;
 }
 
+/* Rows that ran ahead of their restores: nothing of theirs may become matchable before the CPU has seen those end. The copies
+ * were enqueued before the step's kernels, which wait for them; so this waits for copies, and hardly ever long. Every restore
+ * ends, by the mover's deadline; one that failed takes its row out of the step. */
+static uint32_t settle_early_rows(quire_step *step)
+{
+    quire_cache *cache = step->cache;
+    uint32_t kept = 0, lost = 0;
+
+    for (uint32_t i = 0; i < step->row_count; i++) {
+        quire__step_row row = step->rows[i];
+        quire__settled settled = QUIRE__SETTLED;
+        while (row.early && (settled = quire__book_settle(cache->book, row.seq)) == QUIRE__SETTLING) {
+            quire__clock_sleep_us(5);
+            quire__cache_take_in(cache);
+        }
+        if (settled == QUIRE__LOST) {
+            quire__book_cancel(cache->book, row.seq);
+            (void)quire__book_seq_ready(cache->book, row.seq); /* takes the loss in */
+            cache->faces[row.seq].in_step = false;
+            lost++;
+        } else {
+            step->rows[kept++] = row;
+        }
+    }
+    step->row_count = kept;
+    return lost;
+}
+
 quire_status quire_step_commit(quire_step *step)
 {
     if (step == NULL || step->state != QUIRE__STEP_SUBMITTED)
@@ -201,6 +266,7 @@ quire_status quire_step_commit(quire_step *step)
             return quire__fail(QUIRE_ESTATE, "row %u has tokens without a name; call quire_step_name first", i);
     QUIRE__TRY(quire__mover_step_mark(cache->mover, step->number, step->stream));
     quire__cache_take_in(cache);
+    uint32_t lost = step->restore > 0 ? settle_early_rows(step) : 0;
     for (uint32_t i = 0; i < step->row_count; i++) {
         if (quire__plan_room(&cache->moves) < step->rows[i].added + 1)
             quire__cache_start_moves(cache);
@@ -211,6 +277,9 @@ quire_status quire_step_commit(quire_step *step)
         quire__record_row(cache->record, step->rows[i].seq, step->rows[i].added);
     quire__record_step_end(cache->record);
     quire__step_finish(step);
+    if (lost > 0)
+        return quire__fail(QUIRE_EDEVICE, "the restores that %u of the step's sequences ran ahead of have failed; none of "
+                           "this step's tokens are theirs, and they may be shorter now (quire_seq_get)", lost);
     return QUIRE_OK;
 }
 

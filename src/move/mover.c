@@ -9,6 +9,9 @@
  * fence between a copy and the next user of its slots. No stream ever waits for F or G: a sequence whose restore is
  * under way is not scheduled until the CPU has seen G, because a restore that fails must become a miss.
  *
+ * A restore may come in parts (layers first to last, for whom the cache cuts blocks): each part of a batch has an event of its
+ * own, and a step that needs the first part only may be enqueued behind that. The batch has ended when its last part has.
+ *
  * Blocks that lie side by side in both tiers are one copy.
  *
  * A direction measures itself: a batch had the link from when it was enqueued, or from the end of the one before it, to when
@@ -34,16 +37,18 @@
 enum { STEP_EVENTS = 16, BATCHES = 64 };
 
 typedef struct batch {
-    quire__event *event;
+    quire__event *events[QUIRE__PARTS_MOST]; /* [parts of the direction] */
     uint32_t count; /* moves, the next so many of the ring */
     uint64_t deadline_us, began_us;
     bool failed, late, measured;
+    bool torn; /* a part has failed, and the others may not have ended yet */
 } batch;
 
 typedef struct direction {
     quire__stream *stream;
     batch batches[BATCHES];
-    uint32_t first_batch, batch_count;
+    uint32_t first_batch, batch_count, parts;
+    uint64_t begun; /* batches so far: the newest one's number */
     quire__move *moves; /* ring */
     quire__copy *copies;
     uint32_t first_move, move_count, capacity;
@@ -69,19 +74,21 @@ static void direction_close(quire__mover *mover, direction *way)
     if (way->stream != NULL)
         (void)quire__device_stream_synchronize(device, way->stream);
     for (int i = 0; i < BATCHES; i++)
-        if (way->batches[i].event != NULL)
-            quire__device_event_close(device, way->batches[i].event);
+        for (uint32_t part = 0; part < way->parts; part++)
+            quire__device_event_close(device, way->batches[i].events[part]);
     if (way->stream != NULL)
         quire__device_stream_close(device, way->stream);
     quire__memory_give(&mover->config.allocator, way->moves);
     quire__memory_give(&mover->config.allocator, way->copies);
 }
 
-static quire_status direction_open(quire__mover *mover, direction *way)
+static quire_status direction_open(quire__mover *mover, direction *way, uint32_t parts)
 {
     const quire__allocator *allocator = &mover->config.allocator;
     void *memory;
 
+    QUIRE__ASSERT(parts <= QUIRE__PARTS_MOST);
+    way->parts = parts > 0 ? parts : 1;
     way->capacity = mover->config.device_slots + mover->config.host_slots;
     QUIRE__TRY(quire__memory_take(allocator, way->capacity, sizeof(quire__move), "moves in flight", &memory));
     way->moves = memory;
@@ -89,7 +96,8 @@ static quire_status direction_open(quire__mover *mover, direction *way)
     way->copies = memory;
     QUIRE__TRY(quire__device_stream_open(mover->config.device, &way->stream));
     for (int i = 0; i < BATCHES; i++)
-        QUIRE__TRY(quire__device_event_open(mover->config.device, &way->batches[i].event));
+        for (uint32_t part = 0; part < way->parts; part++)
+            QUIRE__TRY(quire__device_event_open(mover->config.device, &way->batches[i].events[part]));
     return QUIRE_OK;
 }
 
@@ -99,8 +107,8 @@ static quire_status mover_fill(quire__mover *mover)
 
     QUIRE__TRY(quire__host_tier_open(&mover->host, config->device, &config->allocator, config->host_slots,
                                      config->block_bytes, config->verify));
-    QUIRE__TRY(direction_open(mover, &mover->offload));
-    QUIRE__TRY(direction_open(mover, &mover->restore));
+    QUIRE__TRY(direction_open(mover, &mover->offload, 1));
+    QUIRE__TRY(direction_open(mover, &mover->restore, config->parts));
     for (int i = 0; i < STEP_EVENTS; i++)
         QUIRE__TRY(quire__device_event_open(config->device, &mover->step_events[i]));
     return QUIRE_OK;
@@ -175,8 +183,9 @@ static batch *batch_begin(quire__mover *mover, direction *way)
     if (way->batch_count < BATCHES) {
         batch *next = &way->batches[(way->first_batch + way->batch_count) % BATCHES];
         next->count = 0;
-        next->failed = next->late = next->measured = false;
+        next->failed = next->late = next->measured = next->torn = false;
         way->batch_count++;
+        way->begun++;
     }
     batch *newest = &way->batches[(way->first_batch + way->batch_count - 1) % BATCHES];
     uint64_t now = quire__clock_us();
@@ -194,17 +203,20 @@ static void batch_add(direction *way, batch *into, const quire__move *move)
     into->count++;
 }
 
-static quire__copy copy_of(const quire__mover *mover, const quire__move *move)
+/* Of the move's block, the bytes of one part. */
+static quire__copy copy_of(const quire__mover *mover, const quire__move *move, uint32_t part, uint32_t parts)
 {
     bool restore = move->type == QUIRE__MOVE_RESTORE;
     uint32_t device_slot = restore ? move->destination : move->source;
     uint32_t host_slot = restore ? move->source : move->destination;
-    void *on_device = mover->config.arena + (size_t)device_slot * mover->config.block_bytes;
-    void *on_host = quire__host_tier_slot(&mover->host, host_slot);
+    size_t block = mover->config.block_bytes, from = part * mover->config.part_bytes;
+    size_t bytes = part + 1 < parts ? mover->config.part_bytes : block - from;
+    unsigned char *on_device = mover->config.arena + (size_t)device_slot * block + from;
+    unsigned char *on_host = (unsigned char *)quire__host_tier_slot(&mover->host, host_slot) + from;
 
     return (quire__copy){.destination = restore ? on_device : on_host,
                          .source = restore ? on_host : on_device,
-                         .bytes = mover->config.block_bytes};
+                         .bytes = bytes};
 }
 
 /* Adds a copy to the list, or makes the last one longer by it. */
@@ -237,8 +249,25 @@ static void measure(direction *way, batch *what)
     what->measured = true;
 }
 
+/* The newest `count` moves of the ring, part by part. */
+static quire_status enqueue_parts(quire__mover *mover, direction *way, const batch *what, uint32_t count)
+{
+    quire__device *device = mover->config.device;
+
+    for (uint32_t part = 0; part < way->parts; part++) {
+        uint32_t copies = 0;
+        for (uint32_t i = way->move_count - count; i < way->move_count; i++)
+            copies = copies_add(way->copies, copies,
+                                copy_of(mover, &way->moves[(way->first_move + i) % way->capacity], part, way->parts));
+        mover->stats.copies += copies;
+        QUIRE__TRY(quire__device_copy(device, way->stream, way->copies, copies));
+        QUIRE__TRY(quire__device_event_record(device, what->events[part], way->stream));
+    }
+    return QUIRE_OK;
+}
+
 /* What could not be enqueued in full is synchronised before it is reported, so that no copy of it runs later. */
-static void batch_enqueue(quire__mover *mover, direction *way, batch *what, uint32_t copies, uint64_t ticket)
+static void batch_enqueue(quire__mover *mover, direction *way, batch *what, uint32_t count, uint64_t ticket)
 {
     quire__device *device = mover->config.device;
 
@@ -246,9 +275,7 @@ static void batch_enqueue(quire__mover *mover, direction *way, batch *what, uint
         return;
     quire_status status = wait_for_step(mover, way->stream, ticket);
     if (status == QUIRE_OK)
-        status = quire__device_copy(device, way->stream, way->copies, copies);
-    if (status == QUIRE_OK)
-        status = quire__device_event_record(device, what->event, way->stream);
+        status = enqueue_parts(mover, way, what, count);
     if (status != QUIRE_OK) {
         (void)quire__device_stream_synchronize(device, way->stream);
         what->failed = true;
@@ -258,12 +285,12 @@ static void batch_enqueue(quire__mover *mover, direction *way, batch *what, uint
 }
 
 /* The moves of one type among moves[first, last), as one batch. */
-static batch *start_batch(quire__mover *mover, direction *way, const quire__plan *plan, quire__move_type type,
-                          uint32_t first, uint32_t last, bool failed)
+static void start_batch(quire__mover *mover, direction *way, const quire__plan *plan, quire__move_type type,
+                        uint32_t first, uint32_t last, bool failed)
 {
     batch *what = NULL;
     uint64_t ticket = 0;
-    uint32_t copies = 0;
+    uint32_t count = 0;
 
     for (uint32_t i = first; i < last; i++) {
         const quire__move *move = &plan->moves[i];
@@ -271,20 +298,18 @@ static batch *start_batch(quire__mover *mover, direction *way, const quire__plan
             continue;
         if (what == NULL)
             what = batch_begin(mover, way);
-        copies = copies_add(way->copies, copies, copy_of(mover, move));
         if (move->ticket > ticket)
             ticket = move->ticket;
         batch_add(way, what, move);
+        count++;
     }
     if (what == NULL)
-        return NULL;
+        return;
     if (failed)
         what->failed = true;
-    mover->stats.copies += copies;
     uint32_t hole = type == QUIRE__MOVE_OFFLOAD ? QUIRE__MOVER_HOLE_OFFLOAD_AFTER_STEP
                                                 : QUIRE__MOVER_HOLE_RESTORE_AFTER_STEP;
-    batch_enqueue(mover, way, what, copies, mover->holes & hole ? 0 : ticket);
-    return what;
+    batch_enqueue(mover, way, what, count, mover->holes & hole ? 0 : ticket);
 }
 
 /* The restores of a plan are one chain, parents first: from the first corrupt block on, all of it is useless. */
@@ -342,15 +367,31 @@ static void batch_report(quire__mover *mover, direction *way, const batch *what,
     }
 }
 
+/* Has a part of the batch ended? One that failed has. */
+static bool part_ended(quire__mover *mover, batch *what, uint32_t part)
+{
+    bool done = false;
+    if (quire__device_event_query(mover->config.device, what->events[part], &done) != QUIRE_OK)
+        what->torn = done = true;
+    return done;
+}
+
+/* Has every part ended? Each is asked, for each may have failed; and the others of a torn batch may still be running. */
+static bool batch_ended(quire__mover *mover, const direction *way, batch *what)
+{
+    for (uint32_t part = 0; part < way->parts && !what->failed; part++)
+        if (!part_ended(mover, what, part))
+            return false;
+    what->failed = what->failed || what->torn;
+    return true;
+}
+
 /* The oldest batch of a direction; false: it has not ended, so neither has any after it. */
 static bool poll_oldest(quire__mover *mover, direction *way, quire__completion_fn fn, void *arg)
 {
     batch *what = &way->batches[way->first_batch];
-    bool done = true;
+    bool done = mover->holes & QUIRE__MOVER_HOLE_COMPLETION || batch_ended(mover, way, what);
 
-    if (!what->failed && !(mover->holes & QUIRE__MOVER_HOLE_COMPLETION) &&
-        quire__device_event_query(mover->config.device, what->event, &done) != QUIRE_OK)
-        what->failed = done = true;
     if (!done) {
         if (!what->late && quire__clock_us() >= what->deadline_us) {
             what->late = true;
@@ -374,6 +415,37 @@ void quire__mover_poll(quire__mover *mover, quire__completion_fn fn, void *arg)
         continue;
     while (mover->restore.batch_count > 0 && poll_oldest(mover, &mover->restore, fn, arg))
         continue;
+}
+
+/* ---- restores in parts --------------------------------------------------------------------------------------- */
+
+/* The batch of that number, or NULL when it has ended and been reported. */
+static batch *restore_of(quire__mover *mover, uint64_t mark)
+{
+    direction *way = &mover->restore;
+    uint64_t oldest = way->begun - way->batch_count + 1;
+    return mark < oldest || mark > way->begun ? NULL : &way->batches[(way->first_batch + (mark - oldest)) % BATCHES];
+}
+
+uint64_t quire__mover_restore_mark(const quire__mover *mover)
+{
+    return mover->restore.begun;
+}
+
+bool quire__mover_restore_begun(quire__mover *mover, uint64_t mark)
+{
+    batch *what = restore_of(mover, mark);
+    return what == NULL || what->failed || part_ended(mover, what, 0);
+}
+
+quire_status quire__mover_restore_wait(quire__mover *mover, uint64_t mark, uint32_t part, quire__stream *stream)
+{
+    const batch *what = restore_of(mover, mark);
+
+    QUIRE__ASSERT(part < mover->restore.parts);
+    if (what == NULL || what->failed || (mover->holes & QUIRE__MOVER_HOLE_PARTS))
+        return QUIRE_OK;
+    return quire__device_stream_wait(mover->config.device, stream, what->events[part]);
 }
 
 void quire__mover_stats_get(const quire__mover *mover, quire__mover_stats *stats)

@@ -16,6 +16,8 @@ typedef struct quire__mover_config {
     quire__allocator allocator;
     unsigned char *arena;
     size_t block_bytes; /* also the stride */
+    uint32_t parts;     /* restores come in so many parts, 1..QUIRE__PARTS_MOST; 0: 1 */
+    size_t part_bytes;  /* of a block, all but the last: parts * part_bytes >= block_bytes */
     uint32_t device_slots, host_slots;
     bool verify;
     uint64_t timeout_us;
@@ -41,6 +43,16 @@ quire_status quire__mover_open(quire__mover **mover, const quire__mover_config *
 /* Waits for what is in flight. NULL is allowed. */
 void quire__mover_close(quire__mover *mover);
 
+/* Restores in parts: the first part_bytes of all blocks of a batch arrive first, then the next. Somebody who needs only the
+ * first part yet can go on behind it. */
+enum { QUIRE__PARTS_MOST = 8 };
+/* A number for the restores started so far; 0: none was started. */
+uint64_t quire__mover_restore_mark(const quire__mover *mover);
+/* Has the first part of all restores up to the mark arrived? Also when one has failed: its completion says so. */
+bool quire__mover_restore_begun(quire__mover *mover, uint64_t mark);
+/* The stream's work from here on runs after part `part` of all restores up to the mark. */
+quire_status quire__mover_restore_wait(quire__mover *mover, uint64_t mark, uint32_t part, quire__stream *stream);
+
 /* The stream's work up to here belongs to `step`: moves with this ticket wait for it. Steps rise. */
 quire_status quire__mover_step_mark(quire__mover *mover, uint64_t step, quire__stream *stream);
 /* Work on `stream` from here on runs after the last marked step, whatever stream that was on. */
@@ -60,7 +72,8 @@ typedef enum quire__mover_hole {
     QUIRE__MOVER_HOLE_RESTORE_AFTER_STEP = 2, /* restore without waiting for the steps that use the slot */
     QUIRE__MOVER_HOLE_COMPLETION = 4,         /* report a batch as done when it was only enqueued */
     QUIRE__MOVER_HOLE_STEP_CHAIN = 8,         /* do not order a step's stream behind the step before */
-    QUIRE__MOVER_HOLE_CHECKSUM = 16           /* do not verify what comes back */
+    QUIRE__MOVER_HOLE_CHECKSUM = 16,          /* do not verify what comes back */
+    QUIRE__MOVER_HOLE_PARTS = 32              /* let nobody wait for a part of a restore */
 } quire__mover_hole;
 void quire__mover_set_holes(quire__mover *mover, uint32_t holes);
 /* Tests only: 0 makes every copy late that has not ended at the first look. */

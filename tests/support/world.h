@@ -19,6 +19,7 @@ typedef struct world_options {
     bool late_copies;  /* copies that have not ended at the first look are given up, and end later */
     bool corrupt_host; /* some host blocks change behind the cache's back */
     bool two_streams;  /* steps alternate between two streams */
+    uint32_t restore_parts; /* 0: 1 */
     bool elastic;      /* the arena changes its size, up to twice device_blocks */
     uint32_t book_holes, mover_holes, cache_holes;
     bool staging_hole;
@@ -27,7 +28,7 @@ typedef struct world_options {
 typedef struct world_result {
     char failure[256]; /* empty: all bytes were right */
     uint64_t steps, tokens, restored_tokens, evictions, copies_on_write, restore_failures, checksum_failures,
-        deduplicated, offload_failures, late, resizes;
+        deduplicated, offload_failures, late, resizes, ahead, lost;
 } world_result;
 
 /* Runs it to the end or to the first wrong byte. Returns true when nothing was wrong. */

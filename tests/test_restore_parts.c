@@ -1,0 +1,195 @@
+/* test_restore_parts.c: steps that run ahead of their restores, layer by layer. Every byte is checked on the sim device; then a
+ * link with a speed shows how much of a restore's time is left for a sequence to wait. */
+#include "support/testing.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "cache/cache.h"
+#include "device/device_sim.h"
+#include "support/small_cache.h"
+#include "support/world.h"
+
+enum { WAIT_US = 20 * 1000 * 1000 };
+
+static uint32_t seed_count(uint32_t standard)
+{
+    const char *small = getenv("QUIRE_TEST_SMALL");
+    return small != NULL && strcmp(small, "1") == 0 ? standard / 5 : standard;
+}
+
+static world_options world_of(uint64_t seed)
+{
+    static const uint32_t block_tokens[] = {4, 1, 8, 16, 2};
+    uint32_t tokens = block_tokens[seed % 5];
+    return (world_options){.seed = seed,
+                           .block_tokens = tokens,
+                           .device_blocks = (seed % 2 ? 50 : 150) / tokens + 4,
+                           .host_blocks = 400 / tokens + 2,
+                           .operations = 200,
+                           .two_streams = true,
+                           .elastic = seed % 3 == 0,
+                           .restore_parts = 2};
+}
+
+static world_result run_worlds(uint32_t count, bool fail_copies, bool late_copies, bool corrupt_host)
+{
+    uint64_t first = test_seed("worlds with restores in parts", 1);
+    world_result sum = {.failure = ""};
+    for (uint64_t seed = first; seed < first + count; seed++) {
+        world_options options = world_of(seed);
+        world_result result;
+        options.fail_copies = fail_copies;
+        options.late_copies = late_copies;
+        options.corrupt_host = corrupt_host;
+        if (!world_run(&options, &result))
+            fail_msg("seed %llu: %s", (unsigned long long)seed, result.failure);
+        sum.ahead += result.ahead;
+        sum.lost += result.lost;
+        sum.restored_tokens += result.restored_tokens;
+    }
+    print_message("%llu rows ran ahead of a restore, %llu steps had rows that lost theirs; %llu tokens restored\n",
+                  (unsigned long long)sum.ahead, (unsigned long long)sum.lost, (unsigned long long)sum.restored_tokens);
+    return sum;
+}
+
+static void every_byte_is_right_for_steps_that_run_ahead(void **state)
+{
+    (void)state;
+    world_result sum = run_worlds(seed_count(120), false, false, false);
+    assert_true(sum.ahead > 0 && sum.lost == 0);
+}
+
+static void a_restore_that_fails_takes_its_rows_out_of_the_step(void **state)
+{
+    (void)state;
+    world_result failing = run_worlds(seed_count(100), true, false, false);
+    world_result late = run_worlds(seed_count(60), false, true, false);
+    (void)run_worlds(seed_count(40), false, false, true);
+    assert_true(failing.ahead > 0 && failing.lost + late.lost > 0);
+}
+
+/* In a child: a debug build's assertions may notice first. */
+static bool caught(const world_options *options)
+{
+    int status = 0;
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        world_result result;
+        alarm(60);
+        if (freopen("/dev/null", "w", stderr) == NULL)
+            _exit(2);
+        _exit(world_run(options, &result) ? 0 : 1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return !(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+static void removing_a_layers_wait_for_its_part_is_seen(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 200; seed++) {
+        world_options options = world_of(seed);
+        options.mover_holes = QUIRE__MOVER_HOLE_PARTS;
+        if (!caught(&options))
+            continue;
+        print_message("without a layer's wait for its part: seed %llu fails\n", (unsigned long long)seed);
+        options.mover_holes = 0;
+        assert_false(caught(&options));
+        return;
+    }
+    fail_msg("no seed failed: the test does not see this fence");
+}
+
+/* ---- with time ----------------------------------------------------------------------------------------------- */
+
+enum { LAYERS = 16, PROMPT = 256, LAYER_US = 2000, LINK_MS = 40 };
+
+typedef struct timing {
+    uint64_t total_us; /* from the match to the end of the step's last layer, by the clock of who computes */
+    bool ahead;        /* the step was open while blocks were arriving */
+} timing;
+
+/* A prompt comes back from the host over a link that needs LINK_MS for it, into a model that needs LAYER_US a layer. */
+static timing restored_step(uint32_t parts)
+{
+    quire_options options;
+    quire_group group;
+    quire_cache *cache = NULL;
+    quire_step *step = NULL;
+    int32_t prompt[PROMPT + 1];
+    timing t = {0};
+    quire_hit hit;
+
+    small_options(&options, &group, PROMPT / SMALL_BLOCK_TOKENS + 2, 0);
+    group.layers = LAYERS;
+    options.device = "sim:5";
+    options.device_bytes *= LAYERS;
+    options.host_bytes = 3 * options.device_bytes;
+    options.restore_parts = parts;
+    assert_int_equal(quire_cache_open(&cache, &options), QUIRE_OK);
+    small_tokens(prompt, PROMPT + 1, 1);
+    assert_int_equal(quire_seq_close(cache, small_prompt(cache, 0, prompt, PROMPT, NULL)), QUIRE_OK);
+    small_sweep(cache);
+    assert_int_equal(quire_cache_drain(cache, WAIT_US), QUIRE_OK);
+    /* Off the device, for it is the host's turn. */
+    int32_t other[PROMPT];
+    small_tokens(other, PROMPT, 5000);
+    assert_int_equal(quire_seq_close(cache, small_prompt(cache, 0, other, PROMPT, NULL)), QUIRE_OK);
+    small_sweep(cache);
+    assert_int_equal(quire_cache_drain(cache, WAIT_US), QUIRE_OK);
+    quire__device_sim_set_link(cache->device, (uint64_t)PROMPT / SMALL_BLOCK_TOKENS * cache->layout.block_bytes * 1000 / LINK_MS);
+
+    quire_seq seq = small_open(cache, 0);
+    uint64_t began = quire__clock_us();
+    assert_int_equal(quire_seq_match(cache, seq, prompt, PROMPT + 1, &hit), QUIRE_OK);
+    assert_true(hit.host > PROMPT * 9 / 10);
+    quire_status status = QUIRE_EAGAIN;
+    while (status == QUIRE_EAGAIN) {
+        assert_int_equal(quire_step_begin(cache, NULL, &step), QUIRE_OK);
+        status = quire_step_add(step, seq, prompt + PROMPT, 1);
+        if (status == QUIRE_EAGAIN)
+            quire_step_cancel(step);
+    }
+    assert_int_equal(status, QUIRE_OK);
+    assert_int_equal(quire_step_submit(step), QUIRE_OK);
+    for (uint32_t layer = 0; layer < LAYERS; layer++) {
+        assert_int_equal(quire_step_await_layer(step, layer), QUIRE_OK);
+        assert_int_equal(quire__device_stream_synchronize(cache->device, step->stream), QUIRE_OK);
+        quire__clock_sleep_us(LAYER_US); /* the layer's kernels */
+    }
+    t.total_us = quire__clock_us() - began;
+    t.ahead = step->restore > 0;
+    assert_int_equal(quire_step_commit(step), QUIRE_OK);
+    assert_int_equal(quire_cache_check(cache), QUIRE_OK);
+    quire_cache_close(cache);
+    return t;
+}
+
+static void a_step_starts_before_its_restore_has_ended(void **state)
+{
+    timing whole = restored_step(1), parts = restored_step(8);
+    double compute_ms = LAYERS * LAYER_US / 1e3;
+
+    (void)state;
+    print_message("restore %d ms, compute %.0f ms; in one piece: %.1f ms, stall %.1f; in 8 parts: %.1f ms, stall %.1f\n",
+                  LINK_MS, compute_ms, (double)whole.total_us / 1e3, (double)whole.total_us / 1e3 - compute_ms,
+                  (double)parts.total_us / 1e3, (double)parts.total_us / 1e3 - compute_ms);
+    assert_false(whole.ahead);
+    assert_true(parts.ahead);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_byte_is_right_for_steps_that_run_ahead),
+        cmocka_unit_test(a_restore_that_fails_takes_its_rows_out_of_the_step),
+        cmocka_unit_test(removing_a_layers_wait_for_its_part_is_seen),
+        cmocka_unit_test(a_step_starts_before_its_restore_has_ended),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
