@@ -43,6 +43,7 @@ quire_status quire_attend_latent(const quire_view *view, uint32_t layer, const q
     QUIRE__TRY(quire__compute_tensor(out, "out", view->query_heads));
     if (!isfinite(scale))
         return quire__fail(QUIRE_EINVAL, "scale is %g; it must be finite", (double)scale);
+    QUIRE__TRY(quire__step_await_layer(&cache->step, layer));
     quire__attend_args args = {.pages = quire__compute_pages(view, layer),
                                .layer = (int32_t)layer,
                                .query_heads = (int32_t)view->query_heads,
