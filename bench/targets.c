@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Rows that no benchmark has under that name and size simply never meet; a test holds the names to the benchmarks'. */
+/* Names and sizes as the benchmarks give them to their figures. */
 static const bench_target targets[] = {
     {"append, decode", "256 x 1 token", BENCH_TARGET_LAUNCH, 3},
     {"append, prefill", "8k tokens", BENCH_TARGET_OF_LIMIT, 0.85},
