@@ -39,6 +39,16 @@ __device__ __forceinline__ int64_t find_row(const quire__pages &pages, const int
     return find_row(pages, table, key, 0, end, block_shift);
 }
 
+/* The same for a row's scales in the page. */
+__device__ __forceinline__ int64_t find_scales(const quire__pages &pages, const int32_t *table, int key, int begin,
+                                               int end, int block_shift)
+{
+    if (key < begin || key >= end)
+        return NO_ROW;
+    return table[key >> block_shift] * pages.block_stride + pages.scale_offset +
+           static_cast<int64_t>(key & (pages.block_tokens - 1)) * pages.scale_stride;
+}
+
 /* The first key that a token at this position sees. */
 __device__ __forceinline__ int window_begin(const quire__attend_args &a, int position)
 {
@@ -210,8 +220,6 @@ inline quire_status check_attend(const quire__attend_args &args)
     quire_status status = check_pages(args.pages, 16);
     if (status != QUIRE_OK)
         return status;
-    if (args.pages.scale_stride != 0) /* scales in the page: not yet */
-        return QUIRE_EUNSUPPORTED;
     if (args.count < 0 || args.layer < 0 || args.query_heads < args.pages.kv_heads ||
         args.query_heads % args.pages.kv_heads != 0 || args.window < 0 || !(args.soft_cap >= 0.0f))
         return QUIRE_EINVAL;

@@ -12,6 +12,9 @@ static quire_status decode_dtype(const quire__attend_args &args, split_plan &pla
     case QUIRE_DTYPE_F16: return decode_f16(args, plan, stream);
     case QUIRE_DTYPE_BF16: return decode_bf16(args, plan, stream);
     case QUIRE_DTYPE_FP8_E4M3: return decode_fp8(args, plan, stream);
+    case QUIRE_DTYPE_FP8_E5M2: return decode_fp8_e5m2(args, plan, stream);
+    case QUIRE_DTYPE_INT8: return decode_int8(args, plan, stream);
+    case QUIRE_DTYPE_INT4: return decode_int4(args, plan, stream);
     default: return QUIRE_EUNSUPPORTED;
     }
 }

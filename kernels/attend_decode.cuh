@@ -32,7 +32,7 @@ namespace qk
 {
 
 template <quire_dtype CACHE, int DIM> struct decode_shape {
-    static constexpr int ROW_BYTES = DIM * element<CACHE>::bytes;
+    static constexpr int ROW_BYTES = (DIM * code_bits<CACHE> / 8 + 15) / 16 * 16;
     static constexpr int PITCH = ROW_BYTES + 16; /* the rows of an ldmatrix lie in different banks */
     static constexpr bool F32 = CACHE == QUIRE_DTYPE_F32;
     static constexpr int WARPS = (DIM <= 128 ? 4 : 2) / (F32 ? 2 : 1), THREADS = 32 * WARPS;
@@ -49,6 +49,32 @@ template <quire_dtype CACHE, int DIM> struct decode_shape {
     static constexpr int QUERY_PITCH = F32 ? DIM * 4 : DIM * 2 + 16;
     static constexpr int QUERY_BYTES = QUIRE__ATTEND_CHUNK * QUERY_PITCH; /* of one operand */
     static constexpr int BLOCKS = 3;                                      /* of a multiprocessor */
+    /* f16 scales of a tile: one a row, or one for each 16 elements; of a warp, [K, V][key][SCALES and what pads them] */
+    static constexpr bool CODES = code_bits<CACHE> <= 8;
+    static constexpr int SCALES = !CODES ? 0 : CACHE == QUIRE_DTYPE_INT4 ? DIM / INT4_GROUP : 1;
+    static constexpr int SCALE_WORDS = (SCALES + 1) / 2, SCALE_PITCH = SCALE_WORDS * 4 + 4;
+    static constexpr int SCALE_BYTES = CODES ? 2 * SPLIT_KEYS * SCALE_PITCH : 0;
+};
+
+/* A warp's scales of its tile. */
+template <quire_dtype CACHE, int DIM> struct decode_scales {
+    const unsigned char *rows;
+
+    /* The f16 of a row (kv 0: K, 1: V) and group. */
+    __device__ __forceinline__ uint32_t bits(int kv, int key, int group) const
+    {
+        const unsigned char *row = rows + (kv * SPLIT_KEYS + key) * decode_shape<CACHE, DIM>::SCALE_PITCH;
+        return reinterpret_cast<const unsigned short *>(row)[group];
+    }
+    __device__ __forceinline__ uint32_t twice(int kv, int key, int group) const
+    {
+        return bits(kv, key, group) * 0x10001u;
+    }
+    /* Of this key and the next. */
+    __device__ __forceinline__ uint32_t pair(int kv, int key, int group) const
+    {
+        return bits(kv, key, group) | bits(kv, key + 1, group) << 16;
+    }
 };
 
 /* ---- fragments --------------------------------------------------------------------------------------- */
@@ -56,17 +82,20 @@ template <quire_dtype CACHE, int DIM> struct decode_shape {
 /* B operands of a tile of 16 keys. `keys`: b[0], b[1] of 16 dims for keys 0..7, b[2], b[3] for keys 8..15. `values`:
  * calls use(n, b0, b1) for accumulators n = 0 .. DIM/8 - 1, b0 and b1 being its 16 keys. `column`: the dim that column c
  * of accumulator n stands for; it is BESIDE dims per lane that lie side by side. */
-template <quire_dtype CACHE, int DIM, bool BYTES = element<CACHE>::bytes == 1> struct decode_fragments;
+template <quire_dtype CACHE, int DIM, bool CODES = decode_shape<CACHE, DIM>::CODES> struct decode_fragments;
 
 template <quire_dtype CACHE, int DIM> struct decode_fragments<CACHE, DIM, false> {
     static constexpr int PITCH = decode_shape<CACHE, DIM>::PITCH;
 
-    static __device__ __forceinline__ void keys(uint32_t (&b)[4], const unsigned char *k, int dim)
+    static __device__ __forceinline__ void keys(uint32_t (&b)[4], const unsigned char *k, int dim,
+                                                const decode_scales<CACHE, DIM> &)
     {
         const int lane = static_cast<int>(threadIdx.x) % 32, matrix = lane / 8;
         qk_ldmatrix_x4(b, k + (lane % 8 + matrix / 2 * 8) * PITCH + matrix % 2 * 16 + dim * 2);
     }
-    template <class Use> static __device__ __forceinline__ void values(const unsigned char *v, const Use &use)
+    template <class Use>
+    static __device__ __forceinline__ void values(const unsigned char *v, const decode_scales<CACHE, DIM> &,
+                                                  const Use &use)
     {
         const int lane = static_cast<int>(threadIdx.x) % 32, matrix = lane / 8;
         const unsigned char *row = v + (lane % 8 + matrix % 2 * 8) * PITCH + matrix / 2 * 16;
@@ -89,60 +118,123 @@ template <quire_dtype CACHE, int DIM> struct decode_fragments<CACHE, DIM, false>
     }
 };
 
-/* One byte an element. No instruction turns bytes into operands, but which dim is which column is ours to choose: a lane
- * reads four neighbouring dims of a key as one word. For K they are its columns 2t, 2t+1, 2t+8, 2t+9 of 16, and q is laid
- * out the same way. For V they are its column in four accumulators (two in the last 16 dims of a head_dim like 80). */
+/* Codes of 8 and 4 bits. No instruction turns them into operands, but which dim is which column is ours to choose: a lane
+ * reads neighbouring dims of a key as one word. Of K, four dims are its columns 2t, 2t+1, 2t+8, 2t+9 of 16, and q is laid
+ * out the same way (query_column); a word of int4 is two times that. Of V, a word is the lane's column in as many
+ * accumulators as it has dims: 8 or 4, at the end of a head_dim like 80 fewer. Scales of a row are left to scores and
+ * weights; int4's are multiplied in here, rounded to f16. */
 template <quire_dtype CACHE, int DIM> struct decode_fragments<CACHE, DIM, true> {
     static constexpr int PITCH = decode_shape<CACHE, DIM>::PITCH;
-    static constexpr int FOURS = DIM / 32 * 4; /* accumulators that come in fours */
+    static constexpr bool INT4 = CACHE == QUIRE_DTYPE_INT4;
 
-    static __device__ __forceinline__ void keys(uint32_t (&b)[4], const unsigned char *k, int dim)
+    static __device__ __forceinline__ uint32_t word(const unsigned char *from)
     {
-        const int lane = static_cast<int>(threadIdx.x) % 32;
+        return *reinterpret_cast<const uint32_t *>(from);
+    }
+
+    static __device__ __forceinline__ void keys(uint32_t (&b)[4], const unsigned char *k, int dim,
+                                                const decode_scales<CACHE, DIM> &scales)
+    {
+        const int lane = static_cast<int>(threadIdx.x) % 32, t = lane % 4;
         QK_UNROLL
         for (int half = 0; half < 2; half++) {
-            const uint32_t word =
-                *reinterpret_cast<const uint32_t *>(k + (half * 8 + lane / 4) * PITCH + dim + lane % 4 * 4);
-            b[half * 2] = fp8_pair_to_f16(word & 0xffffu);
-            b[half * 2 + 1] = fp8_pair_to_f16(word >> 16);
+            const int key = half * 8 + lane / 4;
+            const unsigned char *row = k + key * PITCH;
+            uint32_t pairs[16 / code_bits<CACHE>];
+            if constexpr (INT4) {
+                const bool full = dim / 32 * 32 + 32 <= DIM; /* else the last 16 dims */
+                const int at = full ? dim / 32 * 16 + t * 4 : dim / 2 + t / 2 * 4;
+                unpack_f16<CACHE>(word(row + at) >> (full ? dim % 32 / 2 : t % 2 * 8), pairs);
+                const uint32_t scale = scales.twice(0, key, full ? dim / 32 * 2 + t / 2 : dim / 16);
+                pairs[0] = qk_mul_f16x2(pairs[0], scale);
+                pairs[1] = qk_mul_f16x2(pairs[1], scale);
+            } else {
+                unpack_f16<CACHE>(word(row + dim + t * 4), pairs);
+            }
+            b[half * 2] = pairs[0];
+            b[half * 2 + 1] = pairs[1];
         }
     }
-    template <class Use> static __device__ __forceinline__ void values(const unsigned char *v, const Use &use)
+
+    /* Accumulators come in runs: the lane's column c of the i-th is dim 8 n + SIDE c + i, n being the first. */
+    template <int N> static constexpr int SIDE = INT4 && N * 8 + 64 <= DIM ? 8 : N * 8 + 32 <= DIM ? 4 : 2;
+
+    /* Each dim of the run for a pair of keys, as f16. */
+    template <int N>
+    static __device__ __forceinline__ void value_pairs(uint32_t (&pairs)[SIDE<N>], const unsigned char *row)
     {
-        const int lane = static_cast<int>(threadIdx.x) % 32;
-        const unsigned char *row = v + lane % 4 * 2 * PITCH; /* keys 2t, 2t+1, 2t+8, 2t+9 */
-        QK_UNROLL
-        for (int n = 0; n < DIM / 8; n += n < FOURS ? 4 : 2) {
-            const unsigned char *at = row + n * 8 + lane / 4 * (n < FOURS ? 4 : 2);
-            uint32_t word[4];
+        constexpr int side = SIDE<N>;
+        const int g = static_cast<int>(threadIdx.x) % 32 / 4;
+        if constexpr (INT4) {
+            const unsigned char *at = row + N * 4 + g * side / 8 * 4;
+            const uint32_t first = word(at), second = word(at + PITCH);
+            const int shift = g * side % 8 * 2;
+            uint32_t even[4], odd[4];
+            unpack_f16<CACHE>(__byte_perm(first, second, 0x5410) >> shift, even);
+            unpack_f16<CACHE>(__byte_perm(first, second, 0x7632) >> shift, odd);
             QK_UNROLL
-            for (int key = 0; key < 4; key++) {
-                const unsigned char *from = at + (key / 2 * 8 + key % 2) * PITCH;
-                word[key] = n < FOURS ? *reinterpret_cast<const uint32_t *>(from)
-                                      : *reinterpret_cast<const unsigned short *>(from);
+            for (int i = 0; i < side; i++)
+                pairs[i] = i % 2 == 0 ? even[i / 2] : odd[i / 2];
+        } else {
+            const unsigned char *at = row + N * 8 + g * side;
+            uint32_t first, second;
+            if constexpr (side == 4) {
+                first = word(at);
+                second = word(at + PITCH);
+            } else {
+                first = *reinterpret_cast<const unsigned short *>(at);
+                second = *reinterpret_cast<const unsigned short *>(at + PITCH);
             }
             QK_UNROLL
-            for (int i = 0; i < (n < FOURS ? 4 : 2); i++) {
-                const unsigned select = static_cast<unsigned>(i | (4 + i) << 4);
-                use(n + i, fp8_pair_to_f16(__byte_perm(word[0], word[1], select) & 0xffffu),
-                    fp8_pair_to_f16(__byte_perm(word[2], word[3], select) & 0xffffu));
+            for (int i = 0; i < side; i += 2) { /* bytes i of both, then bytes i + 1 of both */
+                const unsigned select = static_cast<unsigned>(i | (4 + i) << 4 | (i + 1) << 8 | (5 + i) << 12);
+                uint32_t two[2];
+                unpack_f16<CACHE>(__byte_perm(first, second, select), two);
+                pairs[i] = two[0];
+                pairs[i + 1] = two[1];
             }
         }
     }
+
+    template <int N = 0, class Use>
+    static __device__ __forceinline__ void values(const unsigned char *v, const decode_scales<CACHE, DIM> &scales,
+                                                  const Use &use)
+    {
+        constexpr int side = SIDE<N>;
+        const int lane = static_cast<int>(threadIdx.x) % 32, key = lane % 4 * 2; /* and its next, and 8 further */
+        uint32_t near[side], far[side];
+        value_pairs<N>(near, v + key * PITCH);
+        value_pairs<N>(far, v + (key + 8) * PITCH);
+        if constexpr (INT4) {
+            const int group = (N * 8 + lane / 4 * side) / INT4_GROUP;
+            const uint32_t near_scale = scales.pair(1, key, group), far_scale = scales.pair(1, key + 8, group);
+            QK_UNROLL
+            for (int i = 0; i < side; i++) {
+                near[i] = qk_mul_f16x2(near[i], near_scale);
+                far[i] = qk_mul_f16x2(far[i], far_scale);
+            }
+        }
+        QK_UNROLL
+        for (int i = 0; i < side; i++)
+            use(N + i, near[i], far[i]);
+        if constexpr ((N + side) * 8 < DIM)
+            values<N + side>(v, scales, use);
+    }
+
+    template <int N = 0>
     static __device__ __forceinline__ void store(float *row, const float (&sum)[DIM / 8][4], int half)
     {
-        const int lane = static_cast<int>(threadIdx.x) % 32;
+        constexpr int side = SIDE<N>;
         QK_UNROLL
         for (int i = 0; i < 2; i++) {
-            const int column = lane % 4 * 2 + i, e = half * 2 + i;
+            float *to = row + N * 8 + (static_cast<int>(threadIdx.x) % 4 * 2 + i) * side;
             QK_UNROLL
-            for (int n = 0; n < FOURS; n += 4)
-                *reinterpret_cast<float4 *>(row + n * 8 + column * 4) =
-                    make_float4(sum[n][e], sum[n + 1][e], sum[n + 2][e], sum[n + 3][e]);
-            if constexpr (FOURS < DIM / 8)
-                *reinterpret_cast<float2 *>(row + FOURS * 8 + column * 2) =
-                    make_float2(sum[FOURS][e], sum[FOURS + 1][e]);
+            for (int n = 0; n < side; n += 2)
+                *reinterpret_cast<float2 *>(to + n) =
+                    make_float2(sum[N + n][half * 2 + i], sum[N + n + 1][half * 2 + i]);
         }
+        if constexpr ((N + side) * 8 < DIM)
+            store<N + side>(row, sum, half);
     }
 };
 
@@ -158,7 +250,7 @@ template <int DIM> struct decode_rows {
 
 template <quire_dtype CACHE, int DIM>
 __device__ __forceinline__ void decode_scores(float (&score)[2][4], const unsigned char *queries, int terms,
-                                              const unsigned char *k)
+                                              const unsigned char *k, const decode_scales<CACHE, DIM> &scales)
 {
     using shape = decode_shape<CACHE, DIM>;
     const int lane = static_cast<int>(threadIdx.x) % 32, matrix = lane / 8;
@@ -170,11 +262,27 @@ __device__ __forceinline__ void decode_scores(float (&score)[2][4], const unsign
         QK_UNROLL_BY(8)
         for (int dim = 0; dim < DIM; dim += 16) {
             uint32_t a[4], b[4];
-            decode_fragments<CACHE, DIM>::keys(b, k, dim);
+            decode_fragments<CACHE, DIM>::keys(b, k, dim, scales);
             qk_ldmatrix_x4(a, a_row + term * shape::QUERY_BYTES + dim * 2);
             multiply_add<CACHE>(score[0], a, b[0], b[1]);
             multiply_add<CACHE>(score[1], a, b[2], b[3]);
         }
+    }
+}
+
+/* Weights times the scales of V are operands in f16, whose normal numbers end at 6e-5: so many times as large. */
+constexpr float ROW_SCALE_UNIT = 64.0f;
+
+/* Scores or weights times the scales of their rows. */
+template <quire_dtype CACHE, int DIM>
+__device__ __forceinline__ void decode_scale_rows(float (&x)[2][4], const decode_scales<CACHE, DIM> &scales, int kv)
+{
+    QK_UNROLL
+    for (int i = 0; i < 4; i++) {
+        const int key = static_cast<int>(threadIdx.x) % 4 * 2 + i / 2 * 8 + i % 2;
+        const float scale = f16_pair_load(scales.bits(kv, key, 0)).x * (kv == 1 ? ROW_SCALE_UNIT : 1.0f);
+        x[i / 2][i % 2] *= scale;
+        x[i / 2][2 + i % 2] *= scale;
     }
 }
 
@@ -232,8 +340,9 @@ __device__ __forceinline__ void decode_weigh(float (&score)[2][4], decode_rows<D
 
 template <quire_dtype CACHE, int DIM>
 __device__ __forceinline__ void decode_values(decode_rows<DIM> &rows, const float (&weight)[2][4],
-                                              const unsigned char *v)
+                                              const unsigned char *v, const decode_scales<CACHE, DIM> &scales)
 {
+    constexpr bool twice = CACHE != QUIRE_DTYPE_INT4; /* whose own rounding is 2^-12 */
     uint32_t high[4], low[4];
     QK_UNROLL
     for (int i = 0; i < 4; i++) {
@@ -242,8 +351,9 @@ __device__ __forceinline__ void decode_values(decode_rows<DIM> &rows, const floa
         const float2 rounded = operand_floats<CACHE>(high[i]);
         low[i] = operand_pair<CACHE>(x - rounded.x, y - rounded.y);
     }
-    decode_fragments<CACHE, DIM>::values(v, [&](int n, uint32_t b0, uint32_t b1) {
-        multiply_add<CACHE>(rows.sum[n], low, b0, b1);
+    decode_fragments<CACHE, DIM>::values(v, scales, [&](int n, uint32_t b0, uint32_t b1) {
+        if constexpr (twice)
+            multiply_add<CACHE>(rows.sum[n], low, b0, b1);
         multiply_add<CACHE>(rows.sum[n], high, b0, b1);
     });
 }
@@ -261,6 +371,7 @@ template <quire_dtype CACHE, int DIM> struct decode_stream {
           once(qk_read_once()), block_shift(shift)
     {
         const int warp = static_cast<int>(threadIdx.x) / 32;
+        scaled = shape::CODES && a.pages.scale_stride != 0;
         first = piece.tile + (warp - piece.tile % shape::WARPS + shape::WARPS) % shape::WARPS;
         next = first;
         row = place(next);
@@ -289,11 +400,63 @@ template <quire_dtype CACHE, int DIM> struct decode_stream {
                 qk_cp_async16_once(k + key * shape::PITCH + column, source, exists, once);
                 qk_cp_async16_once(v + key * shape::PITCH + column, source + a.pages.kv_stride, exists, once);
             }
+            push_scales(next);
             next += shape::WARPS;
             row = place(next);
+        } else {
+            push_scales(piece.tile_end);
         }
         qk_cp_async_commit();
         slot = slot + 1 == shape::STAGES ? 0 : slot + 1;
+    }
+
+    /* Lane i reads the scales of K (below 16) or V of key i % 16 of a tile that start has under way; they wait in
+     * registers until give_scales hands the oldest to the warp. */
+    __device__ __forceinline__ void push_scales(int tile)
+    {
+        if constexpr (shape::CODES) {
+            if (!scaled)
+                return;
+            QK_UNROLL
+            for (int i = 0; i + 1 < shape::STAGES - 1; i++) {
+                QK_UNROLL
+                for (int word = 0; word < shape::SCALE_WORDS; word++)
+                    waiting[i][word] = waiting[i + 1][word];
+            }
+            const int lane = static_cast<int>(threadIdx.x) % 32, key = tile * SPLIT_KEYS + lane % 16;
+            uint32_t(&words)[shape::SCALE_WORDS] = waiting[shape::STAGES - 2];
+            QK_UNROLL
+            for (int word = 0; word < shape::SCALE_WORDS; word++)
+                words[word] = 0;
+            if (key < piece.begin || key >= piece.end || tile >= piece.tile_end)
+                return;
+            const unsigned short *from =
+                row_scales(a.pages, pages + lane / 16 * a.pages.kv_stride, piece.table[key >> block_shift],
+                           key & (a.pages.block_tokens - 1));
+            if constexpr (shape::SCALES % 8 == 0) { /* where a token's scales start: multiples of 16 bytes, of 4, of 2 */
+                QK_UNROLL
+                for (int i = 0; i < shape::SCALE_WORDS; i += 4) {
+                    const uint4 four = load16(from + i * 2);
+                    words[i] = four.x, words[i + 1] = four.y, words[i + 2] = four.z, words[i + 3] = four.w;
+                }
+            } else if constexpr (shape::SCALES % 2 == 0) {
+                QK_UNROLL
+                for (int i = 0; i < shape::SCALE_WORDS; i++)
+                    words[i] = reinterpret_cast<const uint32_t *>(from)[i];
+            } else {
+                QK_UNROLL
+                for (int i = 0; i < shape::SCALES; i++)
+                    words[i / 2] |= static_cast<uint32_t>(from[i]) << i % 2 * 16;
+            }
+        }
+    }
+    __device__ __forceinline__ void give_scales(unsigned char *to) const
+    {
+        if constexpr (shape::CODES) {
+            QK_UNROLL
+            for (int word = 0; word < shape::SCALE_WORDS && scaled; word++)
+                reinterpret_cast<uint32_t *>(to + threadIdx.x % 32 * shape::SCALE_PITCH)[word] = waiting[0][word];
+        }
     }
 
     const quire__attend_args &a;
@@ -302,7 +465,9 @@ template <quire_dtype CACHE, int DIM> struct decode_stream {
     unsigned char *ring;
     uint64_t once;
     int block_shift, first, next, slot = 0;
+    bool scaled;
     int64_t row;
+    uint32_t waiting[shape::CODES ? shape::STAGES - 1 : 1][shape::CODES ? shape::SCALE_WORDS : 1] = {};
 };
 
 /* ---- a piece ----------------------------------------------------------------------------------------- */
@@ -312,7 +477,7 @@ __device__ __forceinline__ void decode_queries(unsigned char *queries, float *fa
                                                const split_piece &piece, int terms)
 {
     using shape = decode_shape<CACHE, DIM>;
-    constexpr bool paired = element<CACHE>::bytes == 1;
+    constexpr bool paired = shape::CODES;
     const float factor = find_score_rule(a, piece.kv_head).factor;
     for (int row = static_cast<int>(threadIdx.x) / 32; row < QUIRE__ATTEND_CHUNK; row += shape::WARPS) {
         const int64_t place = piece.token * a.q.token_stride + (piece.first_head + row) * a.q.head_stride;
@@ -343,6 +508,8 @@ __device__ __forceinline__ void decode_store(const quire__attend_args &a, const 
                                 fmaf(total.z, mine, x.z * theirs), fmaf(total.w, mine, x.w * theirs));
         }
         float scale = page_scale(a.pages, 1, piece.kv_head);
+        if (a.pages.scale_stride != 0 && a.pages.dtype != QUIRE_DTYPE_INT4)
+            scale = 1.0f / ROW_SCALE_UNIT;
         if (piece.whole) {
             const int query_head = piece.first_head + head;
             scale *= softmax_finish(a, state, query_head);
@@ -383,16 +550,27 @@ __device__ __forceinline__ void decode_piece(const quire__attend_args &a, const 
         rows.state[half] = softmax_empty();
     }
     const int halves = piece.heads > 8 ? 2 : 1;
+    unsigned char *scale_rows = queries + terms * shape::QUERY_BYTES + warp * shape::SCALE_BYTES;
+    const decode_scales<CACHE, DIM> scales = {scale_rows};
+    const bool row_scaled = shape::SCALES == 1 && stream.scaled;
     int slot = 0;
     for (int tile = stream.first; tile < piece.tile_end; tile += shape::WARPS) {
         qk_cp_async_wait<shape::STAGES - 2 + (QK_PLANTED == 2)>();
         __syncwarp(); /* the tile is here for all lanes, and all have done with the stage that start fills */
+        if (stream.scaled)
+            stream.give_scales(scale_rows);
         stream.start();
+        if (stream.scaled)
+            __syncwarp(); /* scales are there for all lanes */
         const unsigned char *k = ring + slot * shape::STAGE_BYTES;
         float score[2][4];
-        decode_scores<CACHE, DIM>(score, queries, terms, k);
+        decode_scores<CACHE, DIM>(score, queries, terms, k, scales);
+        if (row_scaled)
+            decode_scale_rows<CACHE, DIM>(score, scales, 0);
         decode_weigh<DIM>(score, rows, halves, tile * SPLIT_KEYS, piece.begin, piece.end);
-        decode_values<CACHE, DIM>(rows, score, k + shape::STAGE_BYTES / 2);
+        if (row_scaled)
+            decode_scale_rows<CACHE, DIM>(score, scales, 1);
+        decode_values<CACHE, DIM>(rows, score, k + shape::STAGE_BYTES / 2, scales);
         slot = slot + 1 == shape::STAGES ? 0 : slot + 1;
     }
     qk_cp_async_wait<0>();
@@ -422,7 +600,7 @@ __global__ void __launch_bounds__(decode_shape<CACHE, DIM>::THREADS, decode_shap
 {
     using shape = decode_shape<CACHE, DIM>;
     using warp_states = softmax_state[shape::WARPS][QUIRE__ATTEND_CHUNK];
-    QK_DYNAMIC_SHARED(unsigned char, shared); /* the warps' rings, then [terms] operands of q */
+    QK_DYNAMIC_SHARED(unsigned char, shared); /* the warps' rings, [terms] operands of q, the warps' scales */
     QK_SHARED(float[QUIRE__ATTEND_CHUNK], factors);
     QK_SHARED(warp_states, states);
     QK_SHARED(split_run<shape::THREADS>, run);
@@ -436,7 +614,8 @@ static quire_status decode_launch(const quire__attend_args &args, split_plan &pl
 {
     using shape = decode_shape<CACHE, DIM>;
     const int terms = query_terms(args);
-    const size_t shared = static_cast<size_t>(shape::STREAM_BYTES + terms * shape::QUERY_BYTES);
+    const size_t shared = static_cast<size_t>(shape::STREAM_BYTES + terms * shape::QUERY_BYTES +
+                                              shape::WARPS * shape::SCALE_BYTES);
     if (qk_allow_dynamic_shared(decode_kernel<CACHE, DIM>, shared) != 0)
         return QUIRE_EDEVICE;
     limit_workers(plan, qk_resident_blocks(decode_kernel<CACHE, DIM>, shape::THREADS, shared));

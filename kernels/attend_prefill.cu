@@ -15,7 +15,10 @@ extern "C" quire_status quire__cuda_attend_prefill(const quire__attend_args *arg
     case QUIRE_DTYPE_F32: return qk::prefill_f32(*args, stream);
     case QUIRE_DTYPE_F16: return twice ? qk::prefill_f16_twice(*args, stream) : qk::prefill_f16(*args, stream);
     case QUIRE_DTYPE_BF16: return twice ? qk::prefill_bf16_twice(*args, stream) : qk::prefill_bf16(*args, stream);
-    case QUIRE_DTYPE_FP8_E4M3: return twice ? qk::prefill_fp8_twice(*args, stream) : qk::prefill_fp8(*args, stream);
+    case QUIRE_DTYPE_FP8_E4M3: return qk::prefill_fp8(*args, stream);
+    case QUIRE_DTYPE_FP8_E5M2: return qk::prefill_fp8_e5m2(*args, stream);
+    case QUIRE_DTYPE_INT8: return qk::prefill_int8(*args, stream);
+    case QUIRE_DTYPE_INT4: return qk::prefill_int4(*args, stream);
     default: return QUIRE_EUNSUPPORTED;
     }
 }

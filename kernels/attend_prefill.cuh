@@ -15,7 +15,8 @@
  * - tile of keys: 64 or 32, by registers and shared memory (prefill_shape). One place for K and one for V: V arrives
  *   while Q K^T and the softmax run, the next K while P V does. 52 KiB for head_dim 128, two thread blocks a
  *   multiprocessor (255 registers), and none above the 99 KiB of sm_86 and sm_89.
- * - FP8 rows arrive in a place of their own and are widened to f16 behind a barrier, once for all rows.
+ * - Rows of codes (8 and 4 bits) arrive in a place of their own and become f16 behind a barrier, times their scales, once
+ *   for all query rows.
  *
  * FlashAttention-2 form (Dao 2023): S = Q K^T by mma, online softmax in registers, O += P V by mma with P rounded to the
  * operand type. A warp leaves out the tiles that none of its rows sees, and compares keys with positions only in tiles
@@ -36,7 +37,8 @@ namespace qk
 constexpr int PREFILL_WARPS = 4, PREFILL_THREADS = 32 * PREFILL_WARPS;
 
 template <quire_dtype CACHE, int DIM, int TERMS> struct prefill_shape {
-    static constexpr bool WIDEN = element<CACHE>::bytes == 1;
+    static constexpr bool WIDEN = code_bits<CACHE> <= 8;
+    static constexpr int ROW_BYTES = (DIM * code_bits<CACHE> / 8 + 15) / 16 * 16; /* as they arrive */
     static constexpr int MS = DIM <= 128 && TERMS == 1 ? 2 : 1; /* blocks of 16 rows of a warp */
     static constexpr int WARP_ROWS = 16 * MS, ROWS = PREFILL_WARPS * WARP_ROWS;
     /* 64 where registers (32 rows a warp) and shared memory (large heads) have room for it */
@@ -45,9 +47,9 @@ template <quire_dtype CACHE, int DIM, int TERMS> struct prefill_shape {
     static constexpr int PITCH = DIM * 2 + 16; /* the eight rows of an ldmatrix lie in different banks */
     static constexpr int QUERY_BYTES = ROWS * PITCH; /* of one operand */
     static constexpr int TILE_BYTES = KEYS * PITCH;  /* K or V as operands */
-    static constexpr int RAW_BYTES = WIDEN ? KEYS * DIM : 0;
+    static constexpr int RAW_BYTES = WIDEN ? KEYS * ROW_BYTES : 0;
     static constexpr int SHARED_BYTES = TERMS * QUERY_BYTES + 2 * TILE_BYTES + 2 * RAW_BYTES;
-    static_assert(SHARED_BYTES + ROWS * 4 + 2 * KEYS * 8 <= 99 * 1024, "what a block of sm_86 and sm_89 may have");
+    static_assert(SHARED_BYTES + ROWS * 4 + 4 * KEYS * 8 <= 99 * 1024, "what a block of sm_86 and sm_89 may have");
 };
 
 /* ---- loading ----------------------------------------------------------------------------------------- */
@@ -69,16 +71,41 @@ __device__ __forceinline__ void copy_rows(unsigned char *to, const unsigned char
     qk_cp_async_commit();
 }
 
-/* FP8 rows, `raw` one behind the other, to f16 rows. */
-template <int DIM, int ROWS, int PITCH>
-__device__ __forceinline__ void widen_rows(unsigned char *to, const unsigned char *raw)
+/* Eight codes as f16. */
+template <quire_dtype CACHE> __device__ __forceinline__ void widen_eight(uint32_t (&pairs)[4], const unsigned char *raw)
 {
+    if constexpr (CACHE == QUIRE_DTYPE_INT4) {
+        unpack_f16<CACHE>(*reinterpret_cast<const uint32_t *>(raw), pairs);
+    } else {
+        const uint2 codes = *reinterpret_cast<const uint2 *>(raw);
+        uint32_t low[2], high[2];
+        unpack_f16<CACHE>(codes.x, low);
+        unpack_f16<CACHE>(codes.y, high);
+        pairs[0] = low[0], pairs[1] = low[1], pairs[2] = high[0], pairs[3] = high[1];
+    }
+}
+
+/* Rows of codes, `raw` one behind the other, to f16 rows. Scales in the page: those of row r start at
+ * head + scale_rows[r]; NO_ROW: there is no such row. */
+template <quire_dtype CACHE, int DIM, int ROWS, int ROW_BYTES, int PITCH>
+__device__ __forceinline__ void widen_rows(unsigned char *to, const unsigned char *raw, const unsigned char *head,
+                                           const int64_t *scale_rows, bool scaled)
+{
+    QK_UNROLL_BY(4)
     for (int i = static_cast<int>(threadIdx.x); i < ROWS * DIM / 8; i += PREFILL_THREADS) {
         const int row = i / (DIM / 8), column = i % (DIM / 8) * 8;
-        const uint2 codes = *reinterpret_cast<const uint2 *>(raw + i * 8);
-        store16(to + row * PITCH + column * 2,
-                make_uint4(fp8_pair_to_f16(codes.x & 0xffffu), fp8_pair_to_f16(codes.x >> 16),
-                           fp8_pair_to_f16(codes.y & 0xffffu), fp8_pair_to_f16(codes.y >> 16)));
+        uint32_t pairs[4];
+        widen_eight<CACHE>(pairs, raw + row * ROW_BYTES + column * code_bits<CACHE> / 8);
+        if (scaled) {
+            const int group = CACHE == QUIRE_DTYPE_INT4 ? column / INT4_GROUP : 0;
+            const int64_t at = scale_rows[row];
+            const uint32_t scale =
+                at == NO_ROW ? 0u : reinterpret_cast<const unsigned short *>(head + at)[group] * 0x10001u;
+            QK_UNROLL
+            for (int pair = 0; pair < 4; pair++)
+                pairs[pair] = qk_mul_f16x2(pairs[pair], scale);
+        }
+        store16(to + row * PITCH + column * 2, make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]));
     }
 }
 
@@ -96,18 +123,20 @@ template <quire_dtype CACHE, int DIM, int TERMS> struct prefill_tiles {
     }
     __device__ __forceinline__ void start(int kv, const int64_t *rows) const
     {
-        constexpr int bytes = DIM * element<CACHE>::bytes;
-        copy_rows<shape::KEYS, bytes, shape::WIDEN ? DIM : shape::PITCH>(shape::WIDEN ? raw(kv) : operands(kv),
-                                                                         pages + kv * kv_stride, rows);
+        constexpr int pitch = shape::WIDEN ? shape::ROW_BYTES : shape::PITCH;
+        copy_rows<shape::KEYS, shape::ROW_BYTES, pitch>(shape::WIDEN ? raw(kv) : operands(kv), pages + kv * kv_stride,
+                                                        rows);
     }
     /* Waits for K or V of a tile; `then` may fill the place that all threads have done with. */
-    template <class Then> __device__ __forceinline__ void finish(int kv, const Then &then) const
+    template <class Then>
+    __device__ __forceinline__ void finish(int kv, const int64_t *scale_rows, const Then &then) const
     {
         qk_cp_async_wait<(QK_PLANTED == 2)>();
         if (QK_PLANTED != 1)
             __syncthreads(); /* it is here, and nobody needs the other place any more */
         if constexpr (shape::WIDEN)
-            widen_rows<DIM, shape::KEYS, shape::PITCH>(operands(kv), raw(kv));
+            widen_rows<CACHE, DIM, shape::KEYS, shape::ROW_BYTES, shape::PITCH>(
+                operands(kv), raw(kv), pages + kv * kv_stride, scale_rows, scaled);
         then();
         if constexpr (shape::WIDEN)
             __syncthreads();
@@ -116,6 +145,7 @@ template <quire_dtype CACHE, int DIM, int TERMS> struct prefill_tiles {
     unsigned char *places;
     const unsigned char *pages;
     int64_t kv_stride;
+    bool scaled; /* scales in the page */
 };
 
 /* ---- one tile of keys -------------------------------------------------------------------------------- */
@@ -312,6 +342,7 @@ __global__ void __launch_bounds__(PREFILL_THREADS, 2)
     QK_DYNAMIC_SHARED(unsigned char, shared); /* [TERMS] operands of q, then prefill_tiles */
     QK_SHARED(float[shape::ROWS], factors);
     QK_SHARED(rows_of_tiles, key_rows);
+    QK_SHARED(rows_of_tiles, scale_rows);
 
     const query_rows rows = find_query_rows(a, shape::ROWS);
     if (rows.count <= 0)
@@ -320,11 +351,15 @@ __global__ void __launch_bounds__(PREFILL_THREADS, 2)
     const int first_row = thread / 32 * shape::WARP_ROWS;
     const int32_t *table = a.block_table + static_cast<int64_t>(rows.row_of_table) * a.table_stride;
     const prefill_tiles<CACHE, DIM, TERMS> tiles = {shared + TERMS * shape::QUERY_BYTES,
-                                                    page_head(a.pages, a.layer, kv_head), a.pages.kv_stride};
+                                                    page_head(a.pages, a.layer, kv_head), a.pages.kv_stride,
+                                                    shape::WIDEN && a.pages.scale_stride != 0};
     const auto find_rows = [&](int tile) {
-        if (thread < KEYS)
-            key_rows[tile % 2][thread] =
-                find_row(a.pages, table, tile * KEYS + thread, rows.begin, rows.end, block_shift);
+        if (thread >= KEYS)
+            return;
+        const int key = tile * KEYS + thread;
+        key_rows[tile % 2][thread] = find_row(a.pages, table, key, rows.begin, rows.end, block_shift);
+        if (tiles.scaled)
+            scale_rows[tile % 2][thread] = find_scales(a.pages, table, key, rows.begin, rows.end, block_shift);
     };
 
     int tile = rows.begin / KEYS;
@@ -348,7 +383,7 @@ __global__ void __launch_bounds__(PREFILL_THREADS, 2)
         const bool seen = key < span.end && key + KEYS > span.begin;
         prefill_scores<MS, KEYS> score;
         float rescale[MS][2];
-        tiles.finish(0, [&] {
+        tiles.finish(0, scale_rows[tile % 2], [&] {
             tiles.start(1, key_rows[tile % 2]);
             find_rows(tile + 1);
         });
@@ -357,7 +392,7 @@ __global__ void __launch_bounds__(PREFILL_THREADS, 2)
                                                                tiles.operands(0));
             prefill_weigh<MS, KEYS>(score, state, rescale, key, key < span.all_begin || key + KEYS > span.all_end);
         }
-        tiles.finish(1, [&] {
+        tiles.finish(1, scale_rows[tile % 2], [&] {
             if (tile + 1 < last_tile)
                 tiles.start(0, key_rows[(tile + 1) % 2]);
         });

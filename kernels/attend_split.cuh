@@ -273,6 +273,9 @@ quire_status decode_f32(const quire__attend_args &args, split_plan &plan, void *
 quire_status decode_f16(const quire__attend_args &args, split_plan &plan, void *stream);
 quire_status decode_bf16(const quire__attend_args &args, split_plan &plan, void *stream);
 quire_status decode_fp8(const quire__attend_args &args, split_plan &plan, void *stream);
+quire_status decode_fp8_e5m2(const quire__attend_args &args, split_plan &plan, void *stream);
+quire_status decode_int8(const quire__attend_args &args, split_plan &plan, void *stream);
+quire_status decode_int4(const quire__attend_args &args, split_plan &plan, void *stream);
 quire_status decode_combine(const quire__attend_args &args, const split_plan &plan, void *stream);
 
 } /* namespace qk */

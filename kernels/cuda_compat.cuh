@@ -28,7 +28,7 @@
  *   qk_cp_async_commit(), qk_cp_async_wait<N>()      close a group; wait for all but the newest N groups
  *   qk_ldmatrix_x4(r, row), qk_ldmatrix_x4_trans     four 8x8 matrices of 16-bit elements; row: this lane's address
  *   qk_mma_bf16_16816(d, a, b), qk_mma_f16_16816     d[4] += a[4] * b[2], m16n8k16, f32 accumulators
- *   qk_sub_f16x2(a, b)                               a - b, of two f16 in a word each
+ *   qk_sub_f16x2(a, b), qk_mul_f16x2(a, b)           a - b and a b, of two f16 in a word each
  *   qk_exp2(x)                                       2^x, ex2.approx: 2 ulp, denormals flushed to 0
  */
 #ifndef QUIRE_KERNELS_CUDA_COMPAT_CUH
@@ -137,6 +137,12 @@ __device__ __forceinline__ uint32_t qk_sub_f16x2(uint32_t a, uint32_t b) {
     return difference;
 }
 
+__device__ __forceinline__ uint32_t qk_mul_f16x2(uint32_t a, uint32_t b) {
+    uint32_t product;
+    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
+    return product;
+}
+
 __device__ __forceinline__ float qk_exp2(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -209,17 +215,25 @@ inline void qk_mma_f16_16816(float (&d)[4], const uint32_t (&a)[4], const uint32
     ::emu::mma_m16n8k16(d, a, b, ::emu::widen_f16, where);
 }
 
-/* A float holds the difference of two f16 so well that rounding it again changes nothing. */
-inline uint32_t qk_sub_f16x2(uint32_t a, uint32_t b) {
-    uint32_t difference = 0;
+/* A float holds the difference and the product of two f16 so well that rounding it again changes nothing. */
+template <class Operation> inline uint32_t qk_each_f16(uint32_t a, uint32_t b, const Operation &operation) {
+    uint32_t result = 0;
     for (int shift = 0; shift < 32; shift += 16) {
         __half_raw left, right;
         left.x = static_cast<unsigned short>(a >> shift);
         right.x = static_cast<unsigned short>(b >> shift);
-        const __half_raw rounded = __float2half_rn(__half2float(left) - __half2float(right));
-        difference |= static_cast<uint32_t>(rounded.x) << shift;
+        const __half_raw rounded = __float2half_rn(operation(__half2float(left), __half2float(right)));
+        result |= static_cast<uint32_t>(rounded.x) << shift;
     }
-    return difference;
+    return result;
+}
+
+inline uint32_t qk_sub_f16x2(uint32_t a, uint32_t b) {
+    return qk_each_f16(a, b, [](float x, float y) { return x - y; });
+}
+
+inline uint32_t qk_mul_f16x2(uint32_t a, uint32_t b) {
+    return qk_each_f16(a, b, [](float x, float y) { return x * y; });
 }
 
 inline float qk_exp2(float x) {
