@@ -197,6 +197,27 @@ typedef struct quire__pack_args {
     int32_t most_blocks;    /* of threads: leaves multiprocessors to other work; 0: no limit */
 } quire__pack_args;
 
+/* ---- shared prefixes ------------------------------------------------------------------------------------------- */
+
+/* Consecutive members, indices into select, whose contexts begin with the same blocks. */
+typedef struct quire__shared_group {
+    int32_t first, members;
+} quire__shared_group;
+
+/* Decode attention of groups of tokens. attend.select names them, group after group, [attend.count]; attend.split_tokens
+ * cuts what follows the prefix. Partial results go to attend.work: at least
+ * count * query_heads * (ceil(longest_prefix / prefix_split) + 4 ceil(longest_tail / split_tokens)) * (head_dim + 2)
+ * floats. */
+typedef struct quire__shared_args {
+    quire__attend_args attend;
+    const quire__shared_group *groups; /* [group_count], in the order of their members */
+    const int32_t *prefix_tokens;      /* [attend.count]: of each member's context, those that its group shares; fewer than
+                                        * it has, a multiple of block_tokens, the same in all of a group */
+    int32_t group_count, most_members; /* of a group */
+    int32_t longest_prefix, longest_tail;
+    int32_t prefix_split; /* tokens of a prefix that a thread block takes */
+} quire__shared_args;
+
 typedef enum quire__kernel {
     QUIRE__KERNEL_APPEND = 0,
     QUIRE__KERNEL_BLOCK_COPY,
@@ -209,6 +230,7 @@ typedef enum quire__kernel {
     QUIRE__KERNEL_UNPACK,
     QUIRE__KERNEL_LATENT_APPEND,
     QUIRE__KERNEL_LATENT_ATTEND,
+    QUIRE__KERNEL_ATTEND_SHARED,
     QUIRE__KERNEL_COUNT
 } quire__kernel;
 
@@ -219,6 +241,7 @@ typedef union quire__kernel_args {
     quire__table_args table;
     quire__attend_args attend;
     quire__pack_args pack;
+    quire__shared_args shared;
 } quire__kernel_args;
 
 /* CUDA launchers (stream: cudaStream_t), in kernels/. QUIRE_EUNSUPPORTED: no kernel for this head_dim or dtype;
@@ -232,6 +255,8 @@ quire_status quire__cuda_attend_decode(const quire__attend_args *args, void *str
 quire_status quire__cuda_attend_prefill(const quire__attend_args *args, void *stream);
 quire_status quire__cuda_pack(const quire__pack_args *args, void *stream);
 quire_status quire__cuda_unpack(const quire__pack_args *args, void *stream);
+/* Its oracle is the decode twin over the same tokens. */
+quire_status quire__cuda_attend_shared(const quire__shared_args *args, void *stream);
 /* Rows of 576, 512 of them values; as decode, any number of query heads. */
 quire_status quire__cuda_latent_append(const quire__append_args *args, void *stream);
 quire_status quire__cuda_latent_attend(const quire__attend_args *args, void *stream);

@@ -48,6 +48,7 @@ quire_test(kernels SOURCES test_kernels.cpp LIBRARIES emulated_kernels LABELS em
 quire_test(kernels_copy SOURCES test_kernels_copy.cpp LIBRARIES emulated_kernels LABELS emulator)
 quire_test(kernels_latent SOURCES test_kernels_latent.cpp LIBRARIES emulated_kernels LABELS emulator)
 quire_test(attend_kernels SOURCES test_attend_kernels.cpp LIBRARIES emulated_kernels LABELS emulator TIMEOUT 1200)
+quire_test(kernels_shared SOURCES test_kernels_shared.cpp LIBRARIES emulated_kernels LABELS emulator)
 quire_test(kernels_pack SOURCES test_kernels_pack.cpp LIBRARIES emulated_kernels LABELS emulator)
 quire_test(cuda_model SOURCES test_cuda_model.cpp LIBRARIES emulator LABELS emulator)
 quire_test(bench_kernels SOURCES test_bench_kernels.cpp ../bench/gpu_kernels.cu LIBRARIES emulator LABELS emulator)

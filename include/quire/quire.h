@@ -338,6 +338,18 @@ QUIRE_API const quire_view *quire_step_view(quire_step *step, uint32_t group);
  * layer of all restored blocks has arrived. Before the layer's kernels that read the cache; quire_attend does it itself. Layers
  * in any order; after the first call for a group of layers the others cost nothing. */
 QUIRE_API quire_status quire_step_await_layer(quire_step *step, uint32_t layer);
+/* Sequences of a step that begin with the same blocks. */
+typedef struct quire_prefix {
+    uint32_t first, rows; /* rows[first .. first + rows) of quire_step_prefixes */
+    uint32_t blocks;      /* that their block tables share, from the first on; none of them is written by this step */
+} quire_prefix;
+
+/* Groups of the step's rows with one new token, chosen so that reading a group's shared blocks once for all of it saves
+ * much: a row is in one group at most. quire_attend reads them so on CUDA where that pays, unless the cache is
+ * deterministic; this is for engines with kernels of their own. `rows` are rows of the view, on the host; the rows of the
+ * groups come first. Lent until commit or cancel; found when first asked for. QUIRE_ESTATE: not submitted. */
+QUIRE_API quire_status quire_step_prefixes(quire_step *step, const quire_prefix **groups, size_t *count,
+                                           const uint32_t **rows);
 /* Names all the tokens that an add left open. */
 QUIRE_API quire_status quire_step_name(quire_step *step, quire_seq seq, const int32_t *tokens, size_t count);
 /* The engine has enqueued everything. Full blocks become matchable, their offload begins behind the step.

@@ -14,6 +14,9 @@
 
 enum {
     LEAST_WORK_TOKENS = 1024, /* work space of decode attention: so many (token, split) pairs at least */
+    MOST_WORK_TOKENS = 4096,
+    SHARE_LEAST = 4096, /* tokens: some 20 us of an H100 for a layer of 8 kv heads of 128 */
+    WORK_PARTS = 8, /* of a sequence in a group: splits of the prefix, and four for each split of the tail */
     LONGEST_SPLIT = 512
 };
 
@@ -135,6 +138,7 @@ static quire_status open_memory(quire_cache *cache)
     cache->group.scales = NULL; /* the caller's array was lent for the call */
     if (!quire__device_is_cuda(cache->device))
         return QUIRE_OK; /* the host kernels need no work space */
+    cache->share_least = cache->options.deterministic ? 0 : SHARE_LEAST;
     const quire__attend_args longest = {.pages = {.kv_heads = (int32_t)layout->kv_heads,
                                                   .head_dim = (int32_t)layout->head_dim,
                                                   .dtype = layout->dtype},
@@ -142,7 +146,9 @@ static quire_status open_memory(quire_cache *cache)
                                         .count = 1,
                                         .longest_context = (int32_t)cache->options.max_seq_tokens,
                                         .split_tokens = LONGEST_SPLIT};
-    cache->work_floats = (size_t)LEAST_WORK_TOKENS * layout->query_heads * (layout->head_dim + 2);
+    size_t parts = (size_t)cache->options.max_sequences * WORK_PARTS;
+    parts = parts < LEAST_WORK_TOKENS ? LEAST_WORK_TOKENS : parts > MOST_WORK_TOKENS ? MOST_WORK_TOKENS : parts;
+    cache->work_floats = parts * layout->query_heads * (layout->head_dim + 2);
     if (cache->work_floats < (size_t)quire__attend_work_floats(&longest))
         cache->work_floats = (size_t)quire__attend_work_floats(&longest);
     QUIRE__TRY(quire__device_alloc(cache->device, QUIRE__MEMORY_DEVICE, cache->work_floats * sizeof(float), &memory));
@@ -268,6 +274,7 @@ static quire_status open_scratch(quire_cache *cache)
     QUIRE__TRY(quire__memory_take(&cache->allocator, options->max_sequences, sizeof(quire__block_pair), "step copies",
                                   &memory));
     cache->step.pairs = memory;
+    QUIRE__TRY(quire__prefixes_open(&cache->step.prefixes, &cache->allocator, options->max_sequences));
     cache->step.cache = cache;
     return QUIRE_OK;
 }
@@ -335,6 +342,7 @@ void quire_cache_close(quire_cache *cache)
     quire_step_cancel(&cache->step);
     if (cache->stream != NULL)
         (void)quire__device_stream_synchronize(cache->device, cache->stream);
+    quire__prefixes_close(&cache->step.prefixes, &allocator);
     quire__memory_give(&allocator, cache->step.pairs);
     quire__memory_give(&allocator, cache->step.sent);
     quire__memory_give(&allocator, cache->step.rows);

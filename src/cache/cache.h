@@ -12,6 +12,7 @@
 
 #include "block/book.h"
 #include "cache/layout.h"
+#include "cache/prefixes.h"
 #include "cache/record.h"
 #include "cache/tables.h"
 #include "device/device.h"
@@ -59,6 +60,9 @@ struct quire_step {
     quire__plan plan;         /* copies, at most one a row */
     quire__block_pair *pairs; /* the same, for the kernel */
     quire_view view;
+    quire__prefixes prefixes;
+    bool prefixes_found;
+    quire__shared_args shared; /* of the prefixes, once they were sent; its group_count is 0 before */
 };
 
 struct quire_cache {
@@ -92,6 +96,7 @@ struct quire_cache {
     quire__plan moves; /* scratch of match and commit */
     quire__face *faces; /* [max_sequences] */
     uint64_t next_owner, steps;
+    uint64_t share_least; /* tokens of K and V that quire_attend must save to read shared prefixes once; 0: it never does */
     double prefill_rate; /* tokens a second; 0: not known */
     struct quire_step step;
 };

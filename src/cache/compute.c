@@ -4,6 +4,7 @@
 #include "base/status.h"
 #include "cache/cache.h"
 #include "cache/compute.h"
+#include "cache/shared.h"
 
 enum {
     DETERMINISTIC_SPLIT = 512, /* tokens of context a thread block, whatever the batch: one way to cut a context */
@@ -254,7 +255,9 @@ quire_status quire_attend_with(const quire_view *view, uint32_t layer, const qui
     if (view->decodes > 0) {
         args.select = view->decode_tokens;
         args.count = (int32_t)view->decodes;
-        QUIRE__TRY(quire__compute_decode(cache, view->stream, QUIRE__KERNEL_ATTEND_DECODE, args));
+        QUIRE__TRY(quire__shared_attend(cache, &args));
+        if (args.count > 0)
+            QUIRE__TRY(quire__compute_decode(cache, view->stream, QUIRE__KERNEL_ATTEND_DECODE, args));
     }
     if (view->tiles > 0) {
         args.select = NULL;

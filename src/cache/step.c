@@ -154,7 +154,7 @@ quire_status quire_step_submit(quire_step *step)
         return quire__fail(QUIRE_ESTATE, "quire_step_submit needs a step that was begun and not submitted");
     quire_cache *cache = step->cache;
 
-    for (uint32_t i = 0; i < step->row_count; i++) {
+    for (uint32_t i = 0, first = 0; i < step->row_count; first += step->rows[i++].added) {
         quire__face *face = &cache->faces[step->rows[i].seq];
         quire__row *row = &step->sent[i];
         quire_seq_info info;
@@ -163,6 +163,7 @@ quire_status quire_step_submit(quire_step *step)
             quire__book_seq_table(cache->book, step->rows[i].seq, &row->block_count, &row->changed, true);
         row->owner = face->owner;
         row->last_row = &face->last_row;
+        row->first = first;
         row->added = step->rows[i].added;
         row->length = (uint32_t)info.length + row->added; /* reserved tokens count from the commit on */
     }
@@ -174,6 +175,8 @@ quire_status quire_step_submit(quire_step *step)
         quire__tables_forget(cache->tables);
         return status;
     }
+    step->prefixes_found = false;
+    step->shared.group_count = 0;
     step->state = QUIRE__STEP_SUBMITTED;
     return QUIRE_OK;
 }

@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/status.h"
+#include "cache/prefixes.h"
 
 enum {
     STAGING_BUFFERS = 4,
@@ -28,7 +29,7 @@ struct quire__tables {
     uint32_t max_tiles;
     staging ring[STAGING_BUFFERS];
     uint32_t next;
-    unsigned char *device_header;
+    unsigned char *device_header, *device_prefixes;
     quire__table_change *device_changes;
     quire__block_pair *device_pairs;
     int32_t *device_table;
@@ -61,6 +62,14 @@ static void lay_out(quire__tables *tables)
     h->bytes = end;
 }
 
+/* select[rows], prefix_tokens[rows], groups[rows / 2 + 1]. */
+static size_t prefix_bytes(const quire__tables *tables)
+{
+    size_t rows = tables->config.max_rows;
+
+    return 2 * rows * sizeof(int32_t) + (rows / 2 + 1) * sizeof(quire__shared_group);
+}
+
 static size_t staging_bytes(const quire__tables *tables)
 {
     size_t bytes = tables->header.bytes;
@@ -68,6 +77,7 @@ static size_t staging_bytes(const quire__tables *tables)
     size_t pairs = tables->config.max_rows * sizeof(quire__block_pair);
 
     bytes = changes > bytes ? changes : bytes;
+    bytes = prefix_bytes(tables) > bytes ? prefix_bytes(tables) : bytes;
     return pairs > bytes ? pairs : bytes;
 }
 
@@ -87,6 +97,8 @@ static quire_status tables_fill(quire__tables *tables)
     }
     QUIRE__TRY(quire__device_alloc(device, QUIRE__MEMORY_DEVICE, tables->header.bytes, &memory));
     tables->device_header = memory;
+    QUIRE__TRY(quire__device_alloc(device, QUIRE__MEMORY_DEVICE, prefix_bytes(tables), &memory));
+    tables->device_prefixes = memory;
     QUIRE__TRY(quire__device_alloc(device, QUIRE__MEMORY_DEVICE, CHANGES_A_ROUND * sizeof(quire__table_change),
                                    &memory));
     tables->device_changes = memory;
@@ -124,6 +136,7 @@ void quire__tables_close(quire__tables *tables)
     quire__device_free(device, QUIRE__MEMORY_DEVICE, tables->device_table);
     quire__device_free(device, QUIRE__MEMORY_DEVICE, tables->device_pairs);
     quire__device_free(device, QUIRE__MEMORY_DEVICE, tables->device_changes);
+    quire__device_free(device, QUIRE__MEMORY_DEVICE, tables->device_prefixes);
     quire__device_free(device, QUIRE__MEMORY_DEVICE, tables->device_header);
     for (int i = 0; i < STAGING_BUFFERS; i++) {
         if (tables->ring[i].event != NULL)
@@ -329,6 +342,40 @@ quire_status quire__tables_send_pairs(quire__tables *tables, quire__stream *stre
     QUIRE__TRY(staging_take(tables, &from));
     memcpy(from->memory, pairs, count * sizeof *pairs);
     return staging_send(tables, stream, from, tables->device_pairs, count * sizeof *pairs);
+}
+
+quire_status quire__tables_send_prefixes(quire__tables *tables, quire__stream *stream, const quire__prefixes *prefixes,
+                                         const quire__row *rows, quire__shared_args *args)
+{
+    const uint32_t max_rows = tables->config.max_rows;
+    staging *from = NULL;
+
+    QUIRE__TRY(staging_take(tables, &from));
+    int32_t *select = (int32_t *)(void *)from->memory, *prefix_tokens = select + max_rows;
+    quire__shared_group *groups = (quire__shared_group *)(void *)(prefix_tokens + max_rows);
+    uint32_t members = 0;
+    quire__shared_args made = {.group_count = (int32_t)prefixes->group_count};
+    for (uint32_t i = 0; i < prefixes->group_count; i++) {
+        const quire_prefix *group = &prefixes->groups[i];
+        int32_t shared = (int32_t)(group->blocks * tables->config.block_tokens);
+        groups[i] = (quire__shared_group){(int32_t)group->first, (int32_t)group->rows};
+        for (uint32_t j = 0; j < group->rows; j++, members++) {
+            int32_t tail = (int32_t)rows[prefixes->rows[members]].length - shared;
+            prefix_tokens[members] = shared;
+            made.longest_tail = tail > made.longest_tail ? tail : made.longest_tail;
+        }
+        made.longest_prefix = shared > made.longest_prefix ? shared : made.longest_prefix;
+        made.most_members = (int32_t)group->rows > made.most_members ? (int32_t)group->rows : made.most_members;
+    }
+    for (uint32_t i = 0; i < prefixes->count; i++) /* the other rows are behind the members */
+        select[i] = (int32_t)rows[prefixes->rows[i]].first;
+    QUIRE__TRY(staging_send(tables, stream, from, tables->device_prefixes, prefix_bytes(tables)));
+    made.attend.select = (const int32_t *)(void *)tables->device_prefixes;
+    made.attend.count = (int32_t)members;
+    made.prefix_tokens = made.attend.select + max_rows;
+    made.groups = (const quire__shared_group *)(const void *)(made.prefix_tokens + max_rows);
+    *args = made;
+    return QUIRE_OK;
 }
 
 const quire__block_pair *quire__tables_pairs(const quire__tables *tables)

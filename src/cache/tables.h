@@ -32,6 +32,7 @@ typedef struct quire__row {
     uint32_t *last_row; /* the owner's own note of where it was last sent to; any value at first */
     uint32_t length;  /* tokens with this step's */
     uint32_t added;   /* of them, new */
+    uint32_t first;   /* token of the step */
 } quire__row;
 
 quire_status quire__tables_open(quire__tables **tables, const quire__tables_config *config);
@@ -43,6 +44,11 @@ quire_status quire__tables_send(quire__tables *tables, quire__stream *stream, co
 quire_status quire__tables_send_pairs(quire__tables *tables, quire__stream *stream, const quire__block_pair *pairs,
                                       uint32_t count);
 const quire__block_pair *quire__tables_pairs(const quire__tables *tables);
+/* Sends the groups that were found among the step's rows, and points `args` to them. */
+struct quire__prefixes;
+quire_status quire__tables_send_prefixes(quire__tables *tables, quire__stream *stream,
+                                         const struct quire__prefixes *prefixes, const quire__row *rows,
+                                         quire__shared_args *args);
 /* Forgets what was sent: every row is sent whole next time (after a failure half way). */
 void quire__tables_forget(quire__tables *tables);
 /* Tests only: reuse staging memory without waiting for its last copy. */

@@ -374,6 +374,8 @@ static quire_status kernel_run(quire__kernel kernel, const quire__kernel_args *a
         return quire__cuda_latent_append(&args->append, stream);
     case QUIRE__KERNEL_LATENT_ATTEND:
         return quire__cuda_latent_attend(&args->attend, stream);
+    case QUIRE__KERNEL_ATTEND_SHARED:
+        return quire__cuda_attend_shared(&args->shared, stream);
     default:
         return QUIRE_EINVAL;
     }
@@ -385,7 +387,7 @@ static quire_status cuda_launch(quire__device *device, quire__stream *stream, qu
     static const char *const names[QUIRE__KERNEL_COUNT] = {"append", "block_copy",    "gather",        "scatter",
                                                            "table",  "attend_decode", "attend_prefill",
                                                            "pack",   "unpack",        "latent_append",
-                                                           "latent_attend"};
+                                                           "latent_attend", "attend_shared"};
     cuda_device *cuda = (cuda_device *)device;
     cudaError_t error;
     quire_status status;

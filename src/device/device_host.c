@@ -61,6 +61,10 @@ quire_status quire__host_launch(quire__host_attend *attend, quire__kernel kernel
         return quire__host_attend_run(attend, &decode);
     case QUIRE__KERNEL_ATTEND_PREFILL:
         return quire__host_attend_run(attend, &args->attend);
+    case QUIRE__KERNEL_ATTEND_SHARED: /* the same tokens one by one, with the bits that they have alone */
+        decode = args->shared.attend;
+        decode.tiles = NULL;
+        return quire__host_attend_run(attend, &decode);
     case QUIRE__KERNEL_PACK:
         return quire__host_pack_run(quire__host_attend_parallel(attend), &args->pack);
     case QUIRE__KERNEL_UNPACK:

@@ -581,6 +581,8 @@ static quire_status sim_launch(quire__device *device, quire__stream *stream, qui
     if (kernel == QUIRE__KERNEL_ATTEND_DECODE || kernel == QUIRE__KERNEL_ATTEND_PREFILL ||
         kernel == QUIRE__KERNEL_LATENT_ATTEND)
         QUIRE__TRY(quire__host_attend_check(&args->attend));
+    if (kernel == QUIRE__KERNEL_ATTEND_SHARED)
+        QUIRE__TRY(quire__host_attend_check(&args->shared.attend));
     if (kernel == QUIRE__KERNEL_APPEND || kernel == QUIRE__KERNEL_LATENT_APPEND)
         QUIRE__TRY(quire__host_append_check(&args->append));
     operation = operation_make(SIM_LAUNCH, 0);

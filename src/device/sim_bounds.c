@@ -223,6 +223,37 @@ static const char *pack_bounds(const quire__sim_memory *memory, const quire__pac
     return NULL;
 }
 
+static const char *shared_bounds(const quire__sim_memory *memory, const quire__shared_args *args)
+{
+    const quire__attend_args *attend = &args->attend;
+    const char *fault = select_bounds(memory, attend);
+    int32_t members = 0;
+    if (fault != NULL)
+        return fault;
+    if (!inside(memory, args->groups, args->group_count, sizeof *args->groups) ||
+        !inside(memory, args->prefix_tokens, attend->count, sizeof *args->prefix_tokens))
+        return "shared attention: groups or prefix_tokens";
+    for (int32_t i = 0; i < args->group_count; members += args->groups[i++].members) {
+        if (args->groups[i].first != members || args->groups[i].members < 1 ||
+            args->groups[i].members > args->most_members || args->groups[i].members > attend->count - members)
+            return "shared attention: groups that are not its members in order";
+        for (int32_t j = members; j < members + args->groups[i].members; j++) {
+            int32_t prefix = args->prefix_tokens[j], tail = attend->positions[attend->select[j]] + 1 - prefix;
+            const int32_t *first = attend->block_table + (int64_t)attend->token_rows[attend->select[members]] *
+                                                             attend->table_stride;
+            const int32_t *row = attend->block_table + (int64_t)attend->token_rows[attend->select[j]] *
+                                                           attend->table_stride;
+            if (prefix != args->prefix_tokens[members] || prefix % attend->pages.block_tokens != 0 ||
+                prefix > args->longest_prefix || tail < 1 || tail > args->longest_tail)
+                return "shared attention: a prefix that is not its group's, or a tail of another length";
+            for (int32_t b = 0; b < prefix / attend->pages.block_tokens; b++)
+                if (row[b] != first[b])
+                    return "shared attention: a prefix that is not shared";
+        }
+    }
+    return members == attend->count ? NULL : "shared attention: members of no group";
+}
+
 const char *quire__sim_bounds(const quire__sim_memory *memory, quire__kernel kernel, const quire__kernel_args *args)
 {
     switch (kernel) {
@@ -239,6 +270,8 @@ const char *quire__sim_bounds(const quire__sim_memory *memory, quire__kernel ker
     case QUIRE__KERNEL_ATTEND_DECODE:
     case QUIRE__KERNEL_LATENT_ATTEND:
         return select_bounds(memory, &args->attend);
+    case QUIRE__KERNEL_ATTEND_SHARED:
+        return shared_bounds(memory, &args->shared);
     case QUIRE__KERNEL_PACK:
     case QUIRE__KERNEL_UNPACK:
         return pack_bounds(memory, &args->pack);
