@@ -27,6 +27,7 @@ static quire_status open_cache(quire_cache **cache, const char *device, const qu
     options.block_tokens = BLOCK_TOKENS;
     options.max_step_tokens = MOST;
     options.watermark_blocks = 0;
+    options.policy = "lru"; /* what others need goes first */
     options.threads = 2;
     if (quire_block_bytes(&options, &bytes) != QUIRE_OK)
         bytes = 1 << 20;
