@@ -92,6 +92,7 @@ void bench_bed_report_open(bench_bed *bed, const char *program)
     const quire_group *group = &bed->group;
 
     bed->report = bench_report_open(program, quire__device_name(bed->device));
+    bench_report_keep(bed->report, bed->options->json);
     if (bench_bed_on_gpu(bed)) {
         bench_report_setting(bed->report, "gpu", "%s, compute capability %d.%d, %d multiprocessors, %.0f MB of L2, "
                              "%.1f GB", bed->gpu.name, bed->gpu.major, bed->gpu.minor, bed->gpu.multiprocessors,

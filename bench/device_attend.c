@@ -33,7 +33,8 @@ typedef struct race {
     quire_tensor k, v, q, out;
     void *k_mirror, *v_mirror, *q_mirror;
     const char *name; /* of the rows of decode attention */
-    bool appends;     /* appends have rows of their own */
+    bool appends;     /* appends have rows of their own, one for each number of sequences */
+    uint32_t appended;
     uint32_t repeats;
     bench_copy copy;
 } race;
@@ -220,7 +221,8 @@ static void run_batch(race *race, const batch *batch)
     snprintf(size, sizeof size, "%u x %s tokens", batch->rows, bench_count(count, sizeof count, batch->context));
     double layers = race->view->layers, cached = layers * batch->rows * kv_bytes(race, race->view->dtype);
     race_and_report(race, attend_body, race->name, size, cached * batch->context);
-    if (batch->rows > 1 && race->appends) {
+    if (batch->rows > 1 && race->appends && batch->rows != race->appended) {
+        race->appended = batch->rows;
         snprintf(size, sizeof size, "%u x 1 token", batch->rows);
         race_and_report(race, append_body, "append, decode", size,
                         cached + layers * batch->rows * kv_bytes(race, race->k.dtype));

@@ -19,7 +19,8 @@ struct bench_report {
     bench_figure figures[MOST_FIGURES];
     char settings[MOST_SETTINGS][2][TEXT], notes[MOST_NOTES][TEXT];
     size_t figure_count, setting_count, note_count;
-    bool targets;
+    bool targets, complete;
+    const char *kept; /* file to write after every figure; NULL: none */
 };
 
 /* "Intel(R) Xeon(R) ..., 2 cores" */
@@ -138,6 +139,13 @@ void bench_report_targets(bench_report *report, bool on)
     report->targets = on;
 }
 
+static void json_file(const bench_report *report, const char *path);
+
+void bench_report_keep(bench_report *report, const char *json)
+{
+    report->kept = json;
+}
+
 void bench_report_figure(bench_report *report, const bench_figure *figure)
 {
     if (report->figure_count == MOST_FIGURES)
@@ -147,6 +155,8 @@ void bench_report_figure(bench_report *report, const bench_figure *figure)
                "of limit", "limit is; alternative");
     report->figures[report->figure_count++] = *figure;
     print_figure(figure, report->targets);
+    if (report->kept != NULL)
+        json_file(report, report->kept);
 }
 
 void bench_report_note(bench_report *report, const char *format, ...)
@@ -229,6 +239,7 @@ static void json_write(const bench_report *report, FILE *file)
     json_text(file, report->program);
     fprintf(file, ",\n  \"date\": ");
     json_text(file, report->date);
+    fprintf(file, ",\n  \"complete\": %s", report->complete ? "true" : "false");
     fprintf(file, ",\n  \"settings\": {");
     for (size_t i = 0; i < report->setting_count; i++) {
         fprintf(file, i == 0 ? "\n    " : ",\n    ");
@@ -249,18 +260,24 @@ static void json_write(const bench_report *report, FILE *file)
     fprintf(file, "\n  ]\n}\n");
 }
 
+static void json_file(const bench_report *report, const char *path)
+{
+    FILE *file = fopen(path, "w");
+
+    if (file == NULL)
+        bench_die("cannot write %s; give --json a path in a folder that exists", path);
+    json_write(report, file);
+    if (ferror(file) != 0 || fclose(file) != 0)
+        bench_die("writing %s failed", path);
+}
+
 void bench_report_close(bench_report *report, const char *json)
 {
     printf("\n");
     for (size_t i = 0; i < report->note_count; i++)
         printf("%s\n", report->notes[i]);
-    if (json != NULL) {
-        FILE *file = fopen(json, "w");
-        if (file == NULL)
-            bench_die("cannot write %s; give --json a path in a folder that exists", json);
-        json_write(report, file);
-        if (ferror(file) != 0 || fclose(file) != 0)
-            bench_die("writing %s failed", json);
-    }
+    report->complete = true;
+    if (json != NULL)
+        json_file(report, json);
     free(report);
 }

@@ -28,6 +28,9 @@ void bench_report_targets(bench_report *report, bool on);
 void bench_report_figure(bench_report *report, const bench_figure *figure);
 /* What a reader must know; shown below the table. */
 void bench_report_note(bench_report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* From here on the file is written after every figure too, with "complete": false: what is cut off has left what it
+ * measured. NULL: no file. */
+void bench_report_keep(bench_report *report, const char *json);
 /* Ends the table; `json` NULL: no file. */
 void bench_report_close(bench_report *report, const char *json);
 

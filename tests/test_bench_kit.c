@@ -203,6 +203,33 @@ static void the_file_has_every_figure_with_its_limit_alternative_launch_and_targ
     free(text);
 }
 
+static void a_report_that_is_cut_off_has_left_its_figures(void **state)
+{
+    char path[] = "/tmp/quire-report-XXXXXX", text[4096] = "";
+    int file = mkstemp(path);
+    bench_report *report = bench_report_open("quire-bench", "host");
+    bench_figure plain = figure("gather", "a size");
+    (void)state;
+
+    assert_true(file >= 0);
+    close(file);
+    bench_report_keep(report, path);
+    bench_report_figure(report, &plain);
+    FILE *stream = fopen(path, "r");
+    assert_non_null(stream);
+    assert_true(fread(text, 1, sizeof text - 1, stream) > 0);
+    fclose(stream);
+    assert_non_null(strstr(text, "\"complete\": false"));
+    assert_non_null(strstr(text, "\"name\": \"gather\""));
+    bench_report_close(report, path);
+    stream = fopen(path, "r");
+    assert_non_null(stream);
+    assert_true(fread(text, 1, sizeof text - 1, stream) > 0);
+    fclose(stream);
+    unlink(path);
+    assert_non_null(strstr(text, "\"complete\": true"));
+}
+
 static void targets_are_left_out_where_they_do_not_hold(void **state)
 {
     char *text = written_report(false);
@@ -223,6 +250,7 @@ int main(void)
         cmocka_unit_test(targets_hold_on_hopper_only),
         cmocka_unit_test(a_target_is_met_at_its_value_and_not_below),
         cmocka_unit_test(the_file_has_every_figure_with_its_limit_alternative_launch_and_target),
+        cmocka_unit_test(a_report_that_is_cut_off_has_left_its_figures),
         cmocka_unit_test(targets_are_left_out_where_they_do_not_hold),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
