@@ -9,7 +9,7 @@
 #include "block/plan.h"
 
 enum { NODES = 40 };
-static const char *const policies[] = {"learned", "lru", "slru", "s3fifo", "lfu", "gdsf"};
+static const char *const policies[] = {"learned", "lru", "slru", "s3fifo", "lfu", "gdsf", "priority"};
 enum { POLICIES = sizeof(policies) / sizeof(*policies) };
 
 typedef struct listing {

@@ -105,9 +105,6 @@ typedef enum quire_checksum {
     QUIRE_CHECKSUM_RESTORE = 1 /* computed when a block reaches the host, verified before it returns */
 } quire_checksum;
 
-/* What an engine may tell of a sequence before it closes it (quire_seq_hint). */
-enum { QUIRE_HINT_TURN_ENDED = 1, QUIRE_HINT_NO_REUSE = 2 };
-
 typedef enum quire_offload {
     QUIRE_OFFLOAD_NONE = 0,         /* an evicted block is gone */
     QUIRE_OFFLOAD_WRITE_THROUGH = 1 /* a sealed block is copied to the host behind the step that sealed it */
@@ -181,6 +178,9 @@ typedef struct quire_options {
 
     const char *trace; /* file that what the cache is asked is recorded to, for quire-replay; NULL or "": none */
     int trace_tokens;  /* 1: with token ids; 0: with hashes of prefixes under a key that is kept nowhere */
+
+    const struct quire_policy *custom_policy; /* quire_backend.h; NULL: the library's own that `policy` names */
+    uint32_t pin_blocks; /* most blocks of a tier that QUIRE_PRIORITY_PIN keeps from eviction; 0: none */
 } quire_options;
 
 /* Writes defaults, then the QUIRE_* variables over them. QUIRE_EINVAL: a variable is malformed or out of range; the
@@ -270,6 +270,37 @@ QUIRE_API quire_status quire_seq_fork(quire_cache *cache, quire_seq seq, quire_s
 /* Shortens the sequence to its first `length` tokens (speculative decoding, beam search).
  * QUIRE_EINVAL: `length` is longer than the sequence. QUIRE_ESTATE: it is in an open step. */
 QUIRE_API quire_status quire_seq_truncate(quire_cache *cache, quire_seq seq, size_t length);
+
+/* ---- hints: what an engine may say of a sequence before it closes it. All are optional, and advice: docs/policies.md
+ * says which eviction policy heeds what. The last word on each counts. */
+enum {
+    QUIRE_HINT_TURN_ENDED = 1, /* the model has ended its turn: a human speaks next, not a tool */
+    QUIRE_HINT_NO_REUSE = 2    /* nobody will ask for what this sequence computed */
+};
+#define QUIRE_PRIORITY_DEFAULT 50
+#define QUIRE_PRIORITY_PIN 1000 /* not to be evicted, within options.pin_blocks; beyond them as 100 */
+#define QUIRE_HINT_RANGES 4
+
+/* Tokens that keep a priority for a while after the sequence's end. A block that lies in it in part counts. */
+typedef struct quire_hint_range {
+    uint32_t first_token, tokens; /* tokens 0: to the end */
+    int32_t priority;             /* 0 (goes first) .. 100, or QUIRE_PRIORITY_PIN */
+    uint64_t duration_us;         /* then it falls to the default; 0: for good */
+} quire_hint_range;
+
+typedef struct quire_hint {
+    size_t size;           /* sizeof(quire_hint) */
+    uint32_t flags;        /* QUIRE_HINT_* */
+    uint32_t range_count;  /* at most QUIRE_HINT_RANGES; where ranges overlap the highest priority counts */
+    quire_hint_range ranges[QUIRE_HINT_RANGES];
+    uint64_t next_use_us;  /* when the prompt is expected again, from the call on; 0: not known */
+} quire_hint;
+
+/* QUIRE_EINVAL: the size, an unknown flag, too many ranges, a priority out of range. The hint is copied. */
+QUIRE_API quire_status quire_seq_hint(quire_cache *cache, quire_seq seq, const quire_hint *hint);
+/* What sequences of the domain leave behind counts as expired so long after its last use; 0: never, as at first. Up to 64
+ * domains have a time to live (QUIRE_EFULL). */
+QUIRE_API quire_status quire_domain_ttl(quire_cache *cache, uint64_t domain, uint64_t ttl_us);
 /* Ends the sequence; its sealed blocks stay cached. QUIRE_ESTATE: it is in an open step. */
 QUIRE_API quire_status quire_seq_close(quire_cache *cache, quire_seq seq);
 /* What a match would find. Pins nothing, starts nothing, extends no lifetime; `ready` says whether it is all on the

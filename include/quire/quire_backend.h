@@ -40,6 +40,7 @@ typedef struct quire_policy_setup {
     uint32_t blocks; /* block numbers are 0 .. blocks - 1; the same number may be another block after a drop */
     uint32_t slots;  /* of the tier: more blocks than this are never in the order */
     uint32_t block_tokens;
+    uint32_t pin_blocks; /* most blocks that may be pinned */
     quire_tier tier;
     quire_policy_tree tree;
     void *(*alloc)(void *user, size_t bytes); /* not cleared */
@@ -55,6 +56,9 @@ typedef struct quire_policy_use {
     uint32_t blocks;  /* full blocks of the sequence that let them go; 0: not a sequence's end (a rollback, a copy) */
     uint32_t matched; /* of them, found in the cache rather than computed */
     uint32_t hints;   /* QUIRE_HINT_TURN_ENDED | QUIRE_HINT_NO_REUSE */
+    uint32_t range_count;
+    const quire_hint_range *ranges; /* read during the call */
+    uint64_t ttl_us;   /* of the domain; 0: none */
     uint64_t next_use; /* when the engine expects the prompt again, microseconds like now; 0: not said */
 } quire_policy_use;
 

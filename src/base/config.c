@@ -24,7 +24,7 @@ extern char **environ;
 /* ---- the table --------------------------------------------------------------------------------------------- */
 
 static const char *const dtype_names[] = {"f32", "f16", "bf16", "fp8", "fp8_e5m2", "int8", "int4", NULL}; /* QUIRE_DTYPE_F32 is the first */
-static const char *const policy_names[] = {"learned", "lru", "slru", "s3fifo", "lfu", "gdsf", NULL};
+static const char *const policy_names[] = {"learned", "lru", "slru", "s3fifo", "lfu", "gdsf", "priority", NULL};
 static const char *const offload_names[] = {"none", "write-through", NULL};
 static const char *const checksum_names[] = {"off", "restore", NULL};
 static const char *const log_names[] = {"off", "error", "warn", "info", "debug", NULL};
@@ -55,8 +55,11 @@ const quire__variable quire__variables[] = {
      "Domains with an open sequence or a cached block, at the same time.", "library"},
     {"QUIRE_WATERMARK_BLOCKS", QUIRE__VARIABLE_COUNT, "0", 0, INT32_MAX, NULL, "blocks",
      "Blocks kept free of sequences that have not computed anything yet.", "library"},
-    {"QUIRE_POLICY", QUIRE__VARIABLE_CHOICE, "learned", 0, 0, policy_names, "", "Which cached block eviction picks; docs/policies.md says when to choose what.",
+    {"QUIRE_POLICY", QUIRE__VARIABLE_CHOICE, "learned", 0, 0, policy_names, "",
+     "Which cached block eviction picks; docs/policies.md says when to choose what.",
      "library"},
+    {"QUIRE_PIN_BLOCKS", QUIRE__VARIABLE_COUNT, "0", 0, INT32_MAX, NULL, "blocks",
+     "Most blocks of a tier that hints may pin, under the policy `priority`.", "library"},
     {"QUIRE_OFFLOAD", QUIRE__VARIABLE_CHOICE, "write-through", 0, 0, offload_names, "",
      "`write-through`: a sealed block is copied to the host behind the step that sealed it; `none`: an evicted block is "
      "gone.",
@@ -152,6 +155,7 @@ static const field fields[] = {
     NUMBER("QUIRE_DETERMINISTIC", deterministic),
     NUMBER("QUIRE_MOVE_TIMEOUT_MS", move_timeout_ms),
     NUMBER("QUIRE_HASH_KEY", hash_key),
+    NUMBER("QUIRE_PIN_BLOCKS", pin_blocks),
     TEXT("QUIRE_TRACE", trace),
     NUMBER("QUIRE_TRACE_TOKENS", trace_tokens),
     NUMBER("QUIRE_LOG", log_level),

@@ -116,6 +116,7 @@ static quire_status open_order(quire__book *book, quire_tier tier)
         .blocks = device || config->host_slots ? book->pool.node_count : 0,
         .slots = device ? config->device_slots : config->host_slots,
         .block_tokens = config->block_tokens,
+        .pin_blocks = config->pin_blocks,
         .tier = tier,
         .tree = {.self = book,
                  .parent = tree_parent,
@@ -334,6 +335,34 @@ quire_status quire__book_seq_truncate(quire__book *book, uint32_t seq, size_t le
     return QUIRE_OK;
 }
 
+void quire__book_seq_hint(quire__book *book, uint32_t seq, const quire_hint *hint)
+{
+    quire__chain *chain = chain_of(book, seq);
+    chain->hint = *hint;
+    if (hint->next_use_us)
+        chain->hint.next_use_us += book->now;
+}
+
+quire_status quire__book_domain_ttl(quire__book *book, uint64_t domain, uint64_t ttl_us)
+{
+    quire__lifetime *place = NULL;
+    for (int i = QUIRE__BOOK_LIFETIMES - 1; i >= 0; i--) {
+        quire__lifetime *lifetime = &book->lifetimes[i];
+        if (lifetime->ttl_us && lifetime->domain == domain) {
+            place = lifetime;
+            break;
+        }
+        if (lifetime->ttl_us == 0)
+            place = lifetime;
+    }
+    if (!place && ttl_us)
+        return quire__fail(QUIRE_EFULL, "%d domains have a time to live already: set another's to 0",
+                           QUIRE__BOOK_LIFETIMES);
+    if (place)
+        *place = (quire__lifetime){domain, ttl_us};
+    return QUIRE_OK;
+}
+
 /* What policies are told of a sequence that ends. */
 static void name_user(quire__book *book, const quire__chain *chain)
 {
@@ -341,9 +370,15 @@ static void name_user(quire__book *book, const quire__chain *chain)
         .domain = book->prefix.domains[chain->domain].value,
         .blocks = chain->length / book->config.block_tokens,
         .matched = chain->matched / book->config.block_tokens,
-        .hints = chain->hints,
-        .next_use = chain->next_use,
+        .hints = chain->hint.flags,
+        .next_use = chain->hint.next_use_us,
+        .range_count = chain->hint.range_count,
+        .ranges = chain->hint.ranges,
     };
+    for (int i = 0; i < QUIRE__BOOK_LIFETIMES; i++) {
+        if (book->lifetimes[i].ttl_us && book->lifetimes[i].domain == use.domain)
+            use.ttl_us = book->lifetimes[i].ttl_us;
+    }
     for (int tier = 0; tier < QUIRE__TIERS; tier++)
         quire__evict_context(&book->evict[tier], &use);
 }

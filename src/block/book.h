@@ -25,6 +25,7 @@ typedef struct quire__book_config {
     uint32_t watermark_blocks, event_capacity;
     uint64_t hash_key;
     const char *policy;
+    uint32_t pin_blocks;
     const quire_policy *custom_policy; /* NULL: the library's own of that name */
     bool offload;
     quire__allocator allocator;
@@ -63,6 +64,11 @@ uint32_t quire__book_seq_length(const quire__book *book, uint32_t seq);
 quire_status quire__book_seq_fork(quire__book *book, uint32_t seq, uint32_t *child);
 quire_status quire__book_seq_truncate(quire__book *book, uint32_t seq, size_t length);
 void quire__book_seq_close(quire__book *book, uint32_t seq);
+/* Advice for the policies, read when the sequence closes. The caller has checked it. */
+void quire__book_seq_hint(quire__book *book, uint32_t seq, const quire_hint *hint);
+enum { QUIRE__BOOK_LIFETIMES = 64 };
+/* QUIRE_EFULL: as many other domains have a time to live. */
+quire_status quire__book_domain_ttl(quire__book *book, uint64_t domain, uint64_t ttl_us);
 void quire__book_seq_get(quire__book *book, uint32_t seq, quire_seq_info *info);
 /* Device slots of the sequence's blocks, `*blocks` of them. `*changed` is the first entry that differs from what it
  * was at the last call with reset, so that a device table can be brought up to date by a delta. */

@@ -282,12 +282,13 @@ static void learned_insert(void *state, const uint32_t *path, uint32_t count, co
     uint32_t end = 0, last_used = 0, turn = whole ? find_turn(p, path, count, &end, &last_used) : 0;
     uint32_t gap = turn ? 1 + gap_class(now - last_used) : 0;
     uint32_t growth = whole ? growth_class(p, count - end) : 0;
+    const bool useless = use->hints & QUIRE_HINT_NO_REUSE; /* as if it had been there for long: taken at its word */
     uint32_t ended = use->hints & QUIRE_HINT_TURN_ENDED ? 1 : 0, followed = 0;
     for (uint32_t i = 0; i < count; i++) {
         entry *own = &p->entries[path[i]];
         bool hit = (own->flags & FOUND) || above + i < use->matched;
         uint32_t kind = kind_of(ended, turn_class(turn), whole && i + 1 == count ? 2 : hit, gap, growth);
-        set_kind(p, own, kind, now);
+        set_kind(p, own, kind, useless && !hit ? now - quire__learner_edge(BINS - 1) : now);
         if (quire__learner_follows(&p->learner, own->key)) {
             quire__learner_use(&p->learner, own->key, kind, now);
             followed++;
@@ -297,7 +298,7 @@ static void learned_insert(void *state, const uint32_t *path, uint32_t count, co
     for (uint32_t i = count > 2 ? count - 2 : 0; whole && i < count; i++)
         p->entries[path[i]].turn = (uint8_t)(turn < 255 ? turn + 1 : 255);
     if (p->tree.children(p->tree.self, path[count - 1]) == 0)
-        list(p, path[count - 1], 0);
+        list(p, path[count - 1], quire__learner_bin(now - p->entries[path[count - 1]].used));
 }
 
 static void learned_insert_below(void *state, uint32_t node, uint32_t above, const quire_policy_use *use)

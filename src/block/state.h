@@ -23,10 +23,14 @@ typedef struct quire__chain {
     uint32_t pending; /* tokens reserved in the open step; 0: not in a step */
     uint32_t kept;    /* blocks before the reserve */
     uint32_t source;  /* what the reserve copied its first block from, still referred to; or QUIRE__NONE */
-    uint32_t hints;    /* QUIRE_HINT_*, of the engine */
-    uint64_t next_use; /* when it expects the prompt again; 0: not said */
+    quire_hint hint;   /* of the engine; next_use_us as a time of the book */
     bool open, named;
 } quire__chain;
+
+/* What a domain leaves behind expires. */
+typedef struct quire__lifetime {
+    uint64_t domain, ttl_us; /* ttl_us 0: the place is free */
+} quire__lifetime;
 
 struct quire__book {
     quire__book_config config;
@@ -45,6 +49,7 @@ struct quire__book {
     quire__costs costs;
     uint32_t declined; /* restores in a row that were not worth it */
     uint64_t now;  /* microseconds, as the caller says */
+    quire__lifetime lifetimes[QUIRE__BOOK_LIFETIMES];
     uint64_t step; /* the last one that began */
     bool stepping;
     uint32_t holes;

@@ -170,6 +170,8 @@ static quire_status open_book(quire_cache *cache)
                                  .event_capacity = options->event_capacity,
                                  .hash_key = options->hash_key,
                                  .policy = options->policy,
+                                 .custom_policy = options->custom_policy,
+                                 .pin_blocks = options->pin_blocks,
                                  .offload = options->offload == QUIRE_OFFLOAD_WRITE_THROUGH,
                                  .allocator = cache->allocator};
 

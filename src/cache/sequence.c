@@ -139,6 +139,41 @@ quire_status quire_seq_truncate(quire_cache *cache, quire_seq seq, size_t length
     return QUIRE_OK;
 }
 
+static quire_status check_hint(const quire_hint *hint)
+{
+    if (hint == NULL || hint->size != sizeof *hint)
+        return quire__fail(QUIRE_EINVAL, "the hint is NULL or its size is not sizeof(quire_hint), %zu", sizeof *hint);
+    if (hint->flags & ~(uint32_t)(QUIRE_HINT_TURN_ENDED | QUIRE_HINT_NO_REUSE))
+        return quire__fail(QUIRE_EINVAL, "flags 0x%x of a hint: only QUIRE_HINT_TURN_ENDED and QUIRE_HINT_NO_REUSE are known",
+                           hint->flags);
+    if (hint->range_count > QUIRE_HINT_RANGES)
+        return quire__fail(QUIRE_EINVAL, "%u ranges in a hint: at most %d", hint->range_count, QUIRE_HINT_RANGES);
+    for (uint32_t i = 0; i < hint->range_count; i++) {
+        int32_t value = hint->ranges[i].priority;
+        if ((value < 0 || value > 100) && value != QUIRE_PRIORITY_PIN)
+            return quire__fail(QUIRE_EINVAL, "priority %d of range %u: 0 to 100, or QUIRE_PRIORITY_PIN", value, i);
+    }
+    return QUIRE_OK;
+}
+
+quire_status quire_seq_hint(quire_cache *cache, quire_seq seq, const quire_hint *hint)
+{
+    uint32_t index = 0;
+
+    QUIRE__TRY(quire__cache_find(cache, seq, &index));
+    QUIRE__TRY(check_hint(hint));
+    quire__book_set_time(cache->book, quire__clock_us());
+    quire__book_seq_hint(cache->book, index, hint);
+    return QUIRE_OK;
+}
+
+quire_status quire_domain_ttl(quire_cache *cache, uint64_t domain, uint64_t ttl_us)
+{
+    if (cache == NULL)
+        return quire__fail(QUIRE_EINVAL, "cache must not be NULL");
+    return quire__book_domain_ttl(cache->book, domain, ttl_us);
+}
+
 quire_status quire_seq_close(quire_cache *cache, quire_seq seq)
 {
     uint32_t index = 0;

@@ -1,0 +1,257 @@
+/* evict_priority.c: the engine's word decides, and LRU among equals.
+ *
+ *    level 0        expired (the domain's time to live), or no reuse is expected
+ *    level 1..61    priority 0..100; blocks of which nothing was said have QUIRE_PRIORITY_DEFAULT
+ *    level 63       pinned: no victim at all, as many blocks as the budget allows; others get level 61
+ *
+ * A level is a queue of leaves. A block with a duration or a time to live has a deadline and is in a heap by it, so time
+ * costs O(log n) for such blocks and nothing for others. At its deadline it falls to the default, or, when its life is
+ * over, to level 0. A block that is used again by a sequence that says nothing of it keeps what was said before, for as
+ * long as that holds.
+ */
+#include "block/evict_priority.h"
+
+#include "base/check.h"
+#include "base/status.h"
+#include "block/leaves.h"
+
+enum { EXPIRED = 0, HIGHEST = 61, PINNED = 63 };
+
+typedef struct term {
+    uint64_t until; /* its level holds; 0: for good */
+    uint64_t dies;  /* 0: never */
+} term;
+
+typedef struct priority {
+    quire__leaves leaves;
+    term *terms;
+    uint32_t *heap; /* [slots]: blocks, the earliest deadline first; leaf.priority is 1 + the place, 0: not in it */
+    uint32_t heaped, block_tokens, pins;
+    uint64_t now;
+} priority;
+
+static uint32_t level_of(int32_t value)
+{
+    if (value == QUIRE_PRIORITY_PIN)
+        return PINNED;
+    return 1 + (uint32_t)(value * (HIGHEST - 1) / 100);
+}
+
+/* ---- deadlines ----------------------------------------------------------------------------------------------- */
+
+static uint64_t deadline(const priority *p, uint32_t block)
+{
+    uint64_t until = p->terms[block].until, dies = p->terms[block].dies;
+    return until == 0 || (dies != 0 && dies < until) ? dies : until;
+}
+
+static void put(priority *p, uint32_t at, uint32_t block)
+{
+    p->heap[at] = block;
+    p->leaves.leaf[block].priority = at + 1;
+}
+
+static void rise(priority *p, uint32_t at, uint32_t block)
+{
+    for (; at > 0 && deadline(p, p->heap[(at - 1) / 2]) > deadline(p, block); at = (at - 1) / 2)
+        put(p, at, p->heap[(at - 1) / 2]);
+    put(p, at, block);
+}
+
+static void sink(priority *p, uint32_t at, uint32_t block)
+{
+    for (uint32_t child = 2 * at + 1; child < p->heaped; child = 2 * at + 1) {
+        if (child + 1 < p->heaped && deadline(p, p->heap[child + 1]) < deadline(p, p->heap[child]))
+            child++;
+        if (deadline(p, p->heap[child]) >= deadline(p, block))
+            break;
+        put(p, at, p->heap[child]);
+        at = child;
+    }
+    put(p, at, block);
+}
+
+static void unheap(priority *p, uint32_t block)
+{
+    uint32_t at = p->leaves.leaf[block].priority;
+    if (at-- == 0)
+        return;
+    p->leaves.leaf[block].priority = 0;
+    uint32_t last = p->heap[--p->heaped];
+    if (last == block)
+        return;
+    if (at > 0 && deadline(p, p->heap[(at - 1) / 2]) > deadline(p, last))
+        rise(p, at, last);
+    else
+        sink(p, at, last);
+}
+
+static void enheap(priority *p, uint32_t block)
+{
+    if (deadline(p, block) != 0)
+        rise(p, p->heaped++, block);
+}
+
+static void expire(priority *p)
+{
+    while (p->heaped > 0 && deadline(p, p->heap[0]) <= p->now) {
+        uint32_t block = p->heap[0];
+        term *own = &p->terms[block];
+        unheap(p, block);
+        bool dead = own->dies != 0 && own->dies <= p->now;
+        own->until = 0;
+        own->dies = dead ? 0 : own->dies;
+        quire__leaves_move(&p->leaves, block, dead ? EXPIRED : level_of(QUIRE_PRIORITY_DEFAULT));
+        enheap(p, block);
+    }
+}
+
+/* ---- the policy ---------------------------------------------------------------------------------------------- */
+
+static quire_status priority_open(void *state, const quire_policy_setup *setup)
+{
+    priority *p = state;
+    void *memory = NULL;
+    QUIRE__TRY(quire__leaves_open(&p->leaves, setup));
+    p->block_tokens = setup->block_tokens;
+    p->pins = setup->pin_blocks;
+    if (setup->blocks == 0)
+        return QUIRE_OK;
+    QUIRE__TRY(quire__memory_take(&p->leaves.allocator, setup->blocks, sizeof(term), "deadlines", &memory));
+    p->terms = memory;
+    QUIRE__TRY(quire__memory_take(&p->leaves.allocator, setup->slots, sizeof(uint32_t), "deadlines", &memory));
+    p->heap = memory;
+    return QUIRE_OK;
+}
+
+static void priority_close(void *state)
+{
+    priority *p = state;
+    quire__memory_give(&p->leaves.allocator, p->heap);
+    quire__memory_give(&p->leaves.allocator, p->terms);
+    quire__leaves_close(&p->leaves);
+}
+
+/* The highest level that a range gives the block which begins at the token. 0: none does. */
+static uint32_t said(const priority *p, const quire_policy_use *use, uint64_t token, uint64_t *until)
+{
+    uint32_t best = 0;
+    for (uint32_t i = 0; i < use->range_count; i++) {
+        const quire_hint_range *range = &use->ranges[i];
+        uint64_t end = range->tokens ? (uint64_t)range->first_token + range->tokens : UINT64_MAX;
+        if (token + p->block_tokens <= range->first_token || token >= end || level_of(range->priority) <= best)
+            continue;
+        best = level_of(range->priority);
+        *until = range->duration_us ? use->now + range->duration_us : 0;
+    }
+    return best;
+}
+
+static void enter(priority *p, uint32_t block, uint64_t token, const quire_policy_use *use)
+{
+    const quire__leaf *own = &p->leaves.leaf[block];
+    term *terms = &p->terms[block];
+    uint64_t until = 0;
+    uint32_t level = use->blocks ? said(p, use, token, &until) : 0;
+    bool before = own->flags & QUIRE__LEAF_FOUND;
+    if (before && terms->until > use->now && own->queue > level) { /* what was said before is not over */
+        level = own->queue;
+        until = terms->until;
+    } else if (before && own->queue == PINNED && terms->until == 0 && level == 0) {
+        level = PINNED;
+    }
+    if (level == 0 && use->next_use > use->now) { /* expected back: a little above the rest until then */
+        level = level_of(QUIRE_PRIORITY_DEFAULT) + 1;
+        until = use->next_use;
+    }
+    if (level == 0)
+        level = use->hints & QUIRE_HINT_NO_REUSE && !before ? EXPIRED : level_of(QUIRE_PRIORITY_DEFAULT);
+    if (level == PINNED && p->leaves.members[PINNED] >= p->pins)
+        level = HIGHEST;
+    *terms = (term){.until = until, .dies = use->ttl_us ? use->now + use->ttl_us : 0};
+    quire__leaves_enter(&p->leaves, block, level);
+    enheap(p, block);
+}
+
+static void priority_insert(void *state, const uint32_t *path, uint32_t count, const quire_policy_use *use)
+{
+    priority *p = state;
+    p->now = use->now;
+    uint64_t above = use->blocks > count ? use->blocks - count : 0;
+    for (uint32_t i = 0; i < count; i++)
+        enter(p, path[i], (above + i) * p->block_tokens, use);
+    quire__leaves_list(&p->leaves, path[count - 1]);
+    expire(p);
+}
+
+static void priority_insert_below(void *state, uint32_t block, uint32_t above, const quire_policy_use *use)
+{
+    priority *p = state;
+    p->now = use->now;
+    quire__leaves_unlist(&p->leaves, above);
+    quire_policy_use nobody = {.now = use->now};
+    enter(p, block, 0, &nobody);
+    quire__leaves_list(&p->leaves, block);
+}
+
+static void priority_take(void *state, const uint32_t *path, uint32_t count, uint64_t now)
+{
+    priority *p = state;
+    p->now = now;
+    for (uint32_t i = 0; i < count; i++)
+        unheap(p, path[i]);
+    quire__leaves_take(&p->leaves, path, count);
+}
+
+static void priority_drop(void *state, uint32_t block)
+{
+    priority *p = state;
+    unheap(p, block);
+    p->terms[block] = (term){0};
+    quire__leaves_drop(&p->leaves, block);
+}
+
+static uint32_t priority_victim(void *state)
+{
+    priority *p = state;
+    expire(p);
+    uint64_t filled = p->leaves.filled & ~(UINT64_C(1) << PINNED);
+    return filled ? quire__leaves_oldest(&p->leaves, (uint32_t)__builtin_ctzll(filled)) : QUIRE_NO_BLOCK;
+}
+
+static uint32_t priority_count(const void *state)
+{
+    const priority *p = state;
+    return p->leaves.count;
+}
+
+static void priority_each(const void *state, void (*fn)(void *arg, uint32_t block), void *arg)
+{
+    const priority *p = state;
+    quire__leaves_each(&p->leaves, fn, arg);
+}
+
+static void priority_sealed(void *state, const uint32_t *path, uint32_t count)
+{
+    priority *p = state;
+    for (uint32_t i = 0; i < count; i++) {
+        p->leaves.leaf[path[i]] = (quire__leaf){0};
+        p->terms[path[i]] = (term){0};
+    }
+}
+
+const quire_policy quire__evict_priority = {
+    .size = sizeof(quire_policy),
+    .name = "priority",
+    .state_bytes = sizeof(priority),
+    .open = priority_open,
+    .close = priority_close,
+    .insert = priority_insert,
+    .insert_below = priority_insert_below,
+    .take = priority_take,
+    .drop = priority_drop,
+    .victim = priority_victim,
+    .count = priority_count,
+    .each = priority_each,
+    .sealed = priority_sealed,
+};
