@@ -259,7 +259,7 @@ __device__ __forceinline__ void decode_scores(float (&score)[2][4], const unsign
     for (int n = 0; n < 2; n++)
         score[n][0] = score[n][1] = score[n][2] = score[n][3] = 0.0f;
     for (int term = terms - 1; term >= 0; term--) { /* the smaller one first */
-        QK_UNROLL_BY(8)
+        QK_UNROLL_BY(4)
         for (int dim = 0; dim < DIM; dim += 16) {
             uint32_t a[4], b[4];
             decode_fragments<CACHE, DIM>::keys(b, k, dim, scales);

@@ -52,3 +52,13 @@ quire_test(kernels_shared SOURCES test_kernels_shared.cpp LIBRARIES emulated_ker
 quire_test(kernels_pack SOURCES test_kernels_pack.cpp LIBRARIES emulated_kernels LABELS emulator)
 quire_test(cuda_model SOURCES test_cuda_model.cpp LIBRARIES emulator LABELS emulator)
 quire_test(bench_kernels SOURCES test_bench_kernels.cpp ../bench/gpu_kernels.cu LIBRARIES emulator LABELS emulator)
+
+# The attention kernels with a mistake planted in them.
+foreach(mistake 0 1 2)
+    add_executable(planted_attend_${mistake} emulator/planted_attend.cpp)
+    target_compile_definitions(planted_attend_${mistake} PRIVATE QK_PLANTED=${mistake})
+    target_link_libraries(planted_attend_${mistake} PRIVATE quire_flags emulator quire_static m)
+endforeach()
+quire_script_test(planted_attend sh ${CMAKE_CURRENT_SOURCE_DIR}/emulator/planted_attend.sh "${QUIRE_SANITIZE}"
+    $<TARGET_FILE:planted_attend_0> $<TARGET_FILE:planted_attend_1> $<TARGET_FILE:planted_attend_2>)
+set_tests_properties(planted_attend PROPERTIES LABELS emulator)

@@ -254,7 +254,12 @@ static void decode_takes_more_tokens_than_a_short_grid_dimension(void **)
 /* P and V are operands of 8 bits in bf16 and 11 in f16; f32 caches are computed in f32. */
 static double prefill_bound(quire_dtype cache)
 {
-    return cache == QUIRE_DTYPE_F32 ? 3e-6 : cache == QUIRE_DTYPE_BF16 ? 5e-3 : cache == QUIRE_DTYPE_F16 ? 7e-4 : 1e-3;
+    switch (cache) {
+    case QUIRE_DTYPE_F32: return 3e-6;
+    case QUIRE_DTYPE_F16: return 7e-4;
+    case QUIRE_DTYPE_BF16: return 5e-3;
+    default: return 1e-3; /* codes times scales are rounded to f16 too */
+    }
 }
 
 static double sharp_prefill_bound(quire_dtype cache)

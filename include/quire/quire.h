@@ -122,7 +122,7 @@ typedef enum quire_log_level {
 typedef struct quire_group {
     uint32_t layers;      /* 1..1024 */
     uint32_t kv_heads;    /* 1..1024 */
-    uint32_t head_dim;    /* 8..512, a multiple of 8; the CUDA attention kernels take 64, 128 and 256 */
+    uint32_t head_dim;    /* 8..512, a multiple of 8; attention on CUDA: 64, 80, 96, 128, 192, 256 */
     uint32_t query_heads; /* a multiple of kv_heads; sizes the attention work space. 0: kv_heads */
     quire_dtype dtype;    /* of K and V in the cache. 0: options.dtype */
     const float *scales;  /* FP8 only: [layers][2][kv_heads], stored = value / scale; copied at open. NULL: every token
