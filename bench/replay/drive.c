@@ -29,6 +29,7 @@ static int serve(drive *drive, uint32_t index, replay_error *error)
     } else {
         replay_expand(drive->trace, index, 0, total, drive->tokens);
     }
+    drive->node.hints = drive->setup->hints && request->flags & REPLAY_TURN_ENDED ? QUIRE_HINT_TURN_ENDED : 0;
     double begin = bench_now();
     quire__book_set_time(drive->node.book, (uint64_t)request->time_us);
     int status = replay_node_serve(&drive->node, request->domain, drive->tokens, input, total, &served, error);

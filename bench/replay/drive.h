@@ -10,6 +10,7 @@ typedef struct replay_setup {
     replay_geometry geometry;
     const char *policy;
     bool pieces; /* a block is a piece; geometry.block_tokens is 1 then */
+    bool hints;  /* the trace's word on ended turns is passed on */
     bool output; /* generated tokens are computed, and cached, too */
     void (*note)(void *user, uint32_t request, uint32_t hit); /* tokens that each found; NULL: nobody asks */
     void *note_user;

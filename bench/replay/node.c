@@ -95,6 +95,8 @@ int replay_node_serve(replay_node *node, uint64_t domain, const int32_t *tokens,
         status = compute(node, seq, tokens, (uint32_t)hit->tokens, total);
     }
     served->computed = total > hit->tokens ? total - (uint32_t)hit->tokens : 0;
+    if (node->hints)
+        quire__book_seq_hint(node->book, seq, &(quire_hint){.size = sizeof(quire_hint), .flags = node->hints});
     quire__book_seq_close(node->book, seq);
     return status == QUIRE_OK ? 0 : replay_fail(error, "%s", quire_error_text());
 }

@@ -20,6 +20,7 @@ typedef struct replay_node_config {
 } replay_node_config;
 
 typedef struct replay_node {
+    uint32_t hints; /* QUIRE_HINT_*, of the request that is served next */
     quire__book *book;
     quire__plan plan;
     replay_geometry geometry;

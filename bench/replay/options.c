@@ -41,6 +41,7 @@ static const char help[] =
     "  --policy LIST        eviction policies, or all (default: QUIRE_POLICY, or the library's)\n"
     "  --block-tokens N     (default: QUIRE_BLOCK_TOKENS, 16)\n"
     "  --no-output          leave out generated tokens: they take no room then\n"
+    "  --hints              tell the cache where the trace says that the model has ended its turn\n"
     "  --pieces             a block is a piece of the trace, and its output is left out\n"
     "A recording of Quire's own (QUIRE_TRACE=FILE), beside all this\n"
     "  --as-recorded        the very calls that the program made, at its sizes unless --device and --host give others;\n"
@@ -93,6 +94,7 @@ enum {
     BLOCK_TOKENS,
     NO_OUTPUT,
     PIECES,
+    HINTS,
     AS_RECORDED,
     TIMED,
     PREFILL_RATE,
@@ -135,6 +137,7 @@ static const struct option names[] = {
     {"block-tokens", required_argument, NULL, BLOCK_TOKENS},
     {"no-output", no_argument, NULL, NO_OUTPUT},
     {"pieces", no_argument, NULL, PIECES},
+    {"hints", no_argument, NULL, HINTS},
     {"as-recorded", no_argument, NULL, AS_RECORDED},
     {"timed", no_argument, NULL, TIMED},
     {"prefill-rate", required_argument, NULL, PREFILL_RATE},
@@ -386,6 +389,7 @@ static int take_option(replay_options *options, int option, const char *name, re
     case BLOCK_TOKENS: options->block_given = true; return take_small(name, optarg, 4096, &options->block_tokens, error);
     case NO_OUTPUT: options->output = false; return 0;
     case PIECES: options->pieces = true; return 0;
+    case HINTS: options->hints = true; return 0;
     case FLOOR: options->floor = true; return 0;
     case JSON: options->json = true; return 0;
     case QUIET: options->quiet = true; return 0;

@@ -190,7 +190,8 @@ static int run_policy(runs *runs, const replay_geometry *geometry, const char *p
     replay_progress progress;
     replay_outcome outcome;
     replay_floor floor;
-    replay_setup setup = {.geometry = *geometry, .policy = policy, .pieces = options->pieces, .output = options->output,
+    replay_setup setup = {.geometry = *geometry, .policy = policy, .pieces = options->pieces,
+                          .hints = options->hints, .output = options->output,
                           .progress = replay_progress_show, .progress_user = &progress};
     replay_progress_begin(&progress, policy, options->quiet);
     int status = options->timed ? replay_engine(&runs->job->trace, &setup, &options->model, &outcome, error)

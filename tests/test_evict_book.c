@@ -1,0 +1,555 @@
+/* Eviction policies through the real book: a block is one token here, a request is a path, served at once. */
+#include "support/desk.h"
+
+#include <stdlib.h>
+
+#include "base/hash.h"
+#include "block/evict.h"
+
+static const char *const policies[] = {"learned", "lru", "slru", "s3fifo", "lfu", "gdsf", "priority"};
+enum { POLICIES = sizeof(policies) / sizeof(*policies), LONGEST = 48 };
+
+static quire__book_config config_of(const char *policy, uint32_t device_slots, uint32_t host_slots)
+{
+    return (quire__book_config){
+        .block_tokens = 1, .device_slots = device_slots, .host_slots = host_slots, .max_sequences = 4,
+        .max_seq_tokens = 64, .max_domains = 4, .hash_key = 5, .policy = policy, .offload = host_slots > 0,
+        .pin_blocks = device_slots / 4, .allocator = quire__allocator_default,
+    };
+}
+
+/* Serves a prompt at a time and returns how many of its blocks were found. */
+static uint32_t ask_as(desk *d, uint64_t now, uint64_t domain, const int32_t *path, uint32_t count,
+                       const quire_hint *hint)
+{
+    int32_t prompt[LONGEST + 1];
+    memcpy(prompt, path, count * sizeof(*path));
+    prompt[count] = -1; /* left to compute, and never computed */
+    quire__book_set_time(d->book, now);
+    uint32_t seq = open_seq(d, domain);
+    uint32_t found = (uint32_t)match(d, seq, prompt, count + 1).tokens;
+    answer(d, true);
+    assert_true(quire__book_seq_ready(d->book, seq));
+    if (found < count)
+        add(d, seq, path + found, count - found);
+    answer(d, true);
+    if (hint)
+        quire__book_seq_hint(d->book, seq, hint);
+    quire__book_seq_close(d->book, seq);
+    return found;
+}
+
+static uint32_t ask(desk *d, uint64_t now, const int32_t *path, uint32_t count)
+{
+    return ask_as(d, now, 0, path, count, NULL);
+}
+
+/* A path through a tree in which every node has three children, so that prefixes are shared and branch everywhere. */
+static uint32_t random_path(uint64_t *random, int32_t *path)
+{
+    uint32_t count = 1 + (uint32_t)(quire__random(random) % 12);
+    for (uint32_t i = 0; i < count; i++)
+        path[i] = (int32_t)(quire__random(random) % (i < 4 ? 3 : 2));
+    return count;
+}
+
+static uint64_t wander(const char *policy, uint64_t seed, uint32_t host_slots, int rounds)
+{
+    desk d;
+    quire__book_config config = config_of(policy, 40, host_slots);
+    open_desk(&d, &config);
+    uint64_t random = seed, now = 0, digest = 0;
+    for (int i = 0; i < rounds; i++) {
+        int32_t path[LONGEST];
+        uint32_t count = random_path(&random, path);
+        quire_hint hint = {.size = sizeof(hint), .flags = (uint32_t)(quire__random(&random) % 4)};
+        hint.range_count = (uint32_t)(quire__random(&random) % 3);
+        for (uint32_t r = 0; r < hint.range_count; r++) {
+            uint64_t bits = quire__random(&random);
+            hint.ranges[r] = (quire_hint_range){.first_token = bits % 4, .tokens = bits >> 8 & 3,
+                .priority = (bits >> 16) % 12 == 0 ? QUIRE_PRIORITY_PIN : (int32_t)((bits >> 20) % 101),
+                .duration_us = (bits >> 32) % 3 * 100000};
+        }
+        hint.next_use_us = quire__random(&random) % 2 * 50000;
+        now += quire__random(&random) % 60000;
+        if (i % 100 == 50)
+            assert_int_equal(quire__book_domain_ttl(d.book, 1, i % 200 == 50 ? 300000 : 0), QUIRE_OK);
+        uint32_t found = ask_as(&d, now, quire__random(&random) % 2, path, count,
+                                quire__random(&random) % 2 ? &hint : NULL);
+        digest = digest * 31 + found;
+        if (i % 16 == 0)
+            assert_int_equal(quire__book_check(d.book), QUIRE_OK);
+    }
+    close_desk(&d);
+    return digest;
+}
+
+static void the_book_is_sound_under_every_policy_and_the_same_calls_decide_the_same(void **state)
+{
+    (void)state;
+    uint64_t seed = test_seed("evict_book", 31);
+    for (int p = 0; p < POLICIES; p++) {
+        for (uint32_t host = 0; host <= 60; host += 60) {
+            uint64_t once = wander(policies[p], seed, host, 2000);
+            assert_true(once == wander(policies[p], seed, host, 2000));
+        }
+    }
+}
+
+/* ---- reference simulators -------------------------------------------------------------------------------------- */
+
+enum { TREE = 4096, SIM_SLOTS = 60 };
+
+/* Segmented LRU and LFU with aging over leaves, in the plainest way: every question is a scan. */
+typedef struct simulator {
+    int32_t token[TREE];
+    uint32_t parent[TREE], nodes;
+    bool cached[TREE], before[TREE], leaf[TREE];
+    int segment[TREE];
+    uint32_t uses[TREE], priority[TREE], level, held;
+    int64_t stamp[TREE], newest, oldest; /* order of leaves */
+    bool lfu;
+} simulator;
+
+static uint32_t sim_child(simulator *s, uint32_t parent, int32_t token)
+{
+    for (uint32_t n = 0; n < s->nodes; n++) {
+        if (s->parent[n] == parent && s->token[n] == token)
+            return n;
+    }
+    assert_true(s->nodes < TREE);
+    s->parent[s->nodes] = parent;
+    s->token[s->nodes] = token;
+    return s->nodes++;
+}
+
+static bool sim_has_children(const simulator *s, uint32_t node)
+{
+    for (uint32_t n = 0; n < s->nodes; n++) {
+        if (s->cached[n] && s->parent[n] == node)
+            return true;
+    }
+    return false;
+}
+
+static void sim_evict(simulator *s, const bool *used)
+{
+    uint32_t victim = QUIRE__NONE;
+    for (uint32_t n = 0; n < s->nodes; n++) {
+        if (!s->leaf[n] || used[n])
+            continue;
+        uint32_t class_n = s->lfu ? s->priority[n] : (uint32_t)s->segment[n];
+        uint32_t class_v = victim == QUIRE__NONE ? 0 : s->lfu ? s->priority[victim] : (uint32_t)s->segment[victim];
+        if (victim == QUIRE__NONE || class_n < class_v || (class_n == class_v && s->stamp[n] < s->stamp[victim]))
+            victim = n;
+    }
+    assert_true(victim != QUIRE__NONE);
+    s->level = s->lfu ? s->priority[victim] : 0;
+    s->cached[victim] = s->leaf[victim] = s->before[victim] = false;
+    s->uses[victim] = 0;
+    s->held--;
+    uint32_t parent = s->parent[victim];
+    if (parent == QUIRE__NONE || used[parent] || sim_has_children(s, parent))
+        return;
+    s->leaf[parent] = true;
+    s->stamp[parent] = --s->oldest;
+    if (s->lfu && s->priority[parent] < s->level) { /* overtaken: to the recent end of the level */
+        s->priority[parent] = s->level;
+        s->stamp[parent] = ++s->newest;
+    }
+}
+
+static uint32_t sim_protected(const simulator *s)
+{
+    uint32_t count = 0;
+    for (uint32_t n = 0; n < s->nodes; n++)
+        count += s->cached[n] && s->segment[n] == 1;
+    return count;
+}
+
+static void sim_settle(simulator *s)
+{
+    while (!s->lfu && sim_protected(s) > SIM_SLOTS * 4 / 5) {
+        uint32_t oldest = QUIRE__NONE;
+        for (uint32_t n = 0; n < s->nodes; n++) {
+            if (s->leaf[n] && s->segment[n] == 1 && (oldest == QUIRE__NONE || s->stamp[n] < s->stamp[oldest]))
+                oldest = n;
+        }
+        if (oldest == QUIRE__NONE)
+            return;
+        s->segment[oldest] = 0;
+        s->stamp[oldest] = ++s->newest;
+    }
+}
+
+static uint32_t sim_ask(simulator *s, const int32_t *path, uint32_t count)
+{
+    bool used[TREE] = {false};
+    uint32_t nodes[LONGEST], found = 0, parent = QUIRE__NONE;
+    for (uint32_t i = 0; i < count; i++)
+        parent = nodes[i] = sim_child(s, parent, path[i]);
+    while (found < count && s->cached[nodes[found]])
+        found++;
+    for (uint32_t i = 0; i < found; i++) {
+        used[nodes[i]] = true;
+        s->leaf[nodes[i]] = false;
+    }
+    while (s->held + (count - found) > SIM_SLOTS)
+        sim_evict(s, used);
+    s->held += count - found;
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t n = nodes[i];
+        s->cached[n] = true;
+        s->segment[n] = s->before[n] ? 1 : 0;
+        s->before[n] = true;
+        s->priority[n] = s->level + ++s->uses[n];
+    }
+    if (!sim_has_children(s, nodes[count - 1])) {
+        s->leaf[nodes[count - 1]] = true;
+        s->stamp[nodes[count - 1]] = ++s->newest;
+    }
+    sim_settle(s);
+    return found;
+}
+
+static void slru_and_lfu_equal_simple_simulators(void **state)
+{
+    (void)state;
+    uint64_t random = test_seed("evict_simulators", 37);
+    for (int lfu = 0; lfu < 2; lfu++) {
+        desk d;
+        quire__book_config config = config_of(lfu ? "lfu" : "slru", SIM_SLOTS, 0);
+        open_desk(&d, &config);
+        simulator *s = calloc(1, sizeof(*s));
+        assert_non_null(s);
+        s->lfu = lfu;
+        uint64_t hits = 0;
+        for (uint64_t i = 0; i < 3000; i++) {
+            int32_t path[LONGEST] = {0};
+            uint32_t count = random_path(&random, path) % 8 + 1; /* so that the tree is small */
+            uint32_t expected = sim_ask(s, path, count);
+            assert_int_equal(ask(&d, i * 1000, path, count), expected);
+            hits += expected;
+        }
+        assert_true(hits > 0);
+        free(s);
+        close_desk(&d);
+    }
+}
+
+/* ---- what the engine says -------------------------------------------------------------------------------------- */
+
+static const int32_t *document(int32_t name)
+{
+    static int32_t tokens[4][LONGEST];
+    static int turn;
+    turn = (turn + 1) % 4;
+    for (int32_t i = 0; i < LONGEST; i++)
+        tokens[turn][i] = name * 1000 + i;
+    return tokens[turn];
+}
+
+static size_t cached(desk *d, uint64_t domain, int32_t name)
+{
+    return probe(d, domain, document(name), 11).tokens; /* of the first ten */
+}
+
+static quire_hint of_priority(int32_t value, uint64_t duration_us)
+{
+    return (quire_hint){.size = sizeof(quire_hint), .range_count = 1,
+                        .ranges = {{.priority = value, .duration_us = duration_us}}};
+}
+
+static void a_high_priority_outlives_a_low_one_until_its_duration_is_over(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = config_of("priority", 40, 0);
+    open_desk(&d, &config);
+    quire_hint high = of_priority(90, 1000000), low = of_priority(10, 0);
+    ask_as(&d, 1000, 0, document(1), 10, &high);
+    ask_as(&d, 2000, 0, document(2), 10, NULL);
+    ask_as(&d, 3000, 0, document(3), 10, &low);
+    ask_as(&d, 4000, 0, document(4), 20, NULL); /* the low one goes, though it is the latest */
+    assert_int_equal(cached(&d, 0, 1), 10);
+    assert_int_equal(cached(&d, 0, 2), 10);
+    assert_int_equal(cached(&d, 0, 3), 0);
+    ask_as(&d, 5000, 0, document(5), 20, NULL);
+    assert_int_equal(cached(&d, 0, 1), 10);
+    assert_int_equal(cached(&d, 0, 2), 0);
+    ask_as(&d, 2000000, 0, document(6), 10, NULL); /* its time is over: it is one of many, and has just joined them */
+    ask_as(&d, 2000001, 0, document(7), 30, NULL);
+    assert_int_equal(cached(&d, 0, 1) + cached(&d, 0, 6), 10);
+    close_desk(&d);
+}
+
+static void a_pinned_range_stays_within_the_budget(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = config_of("priority", 40, 0); /* pin_blocks 10 */
+    open_desk(&d, &config);
+    quire_hint pin = of_priority(QUIRE_PRIORITY_PIN, 0), first = pin;
+    first.ranges[0].tokens = 10;
+    ask_as(&d, 1, 0, document(1), 14, &first);
+    ask_as(&d, 2, 0, document(2), 10, &pin); /* over the budget */
+    for (int32_t i = 0; i < 20; i++)
+        ask_as(&d, 3 + (uint64_t)i, 0, document(10 + i), 30, NULL);
+    assert_int_equal(cached(&d, 0, 1), 10);
+    assert_int_equal(cached(&d, 0, 2), 0);
+    close_desk(&d);
+}
+
+static void what_a_domain_leaves_behind_goes_first_when_its_time_is_over(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = config_of("priority", 40, 0);
+    open_desk(&d, &config);
+    assert_int_equal(quire__book_domain_ttl(d.book, 7, 1000), QUIRE_OK);
+    ask_as(&d, 1, 0, document(1), 10, NULL);
+    ask_as(&d, 2, 7, document(2), 10, NULL);
+    ask_as(&d, 500, 0, document(3), 30, NULL); /* not over yet: the oldest goes */
+    assert_int_equal(cached(&d, 0, 1), 0);
+    assert_int_equal(cached(&d, 7, 2), 10);
+    ask_as(&d, 5000, 0, document(4), 10, NULL);
+    assert_int_equal(cached(&d, 7, 2), 0);
+    assert_int_equal(cached(&d, 0, 3), 10);
+    for (uint64_t i = 0; i < QUIRE__BOOK_LIFETIMES - 1; i++)
+        assert_int_equal(quire__book_domain_ttl(d.book, 100 + i, 5), QUIRE_OK);
+    assert_int_equal(quire__book_domain_ttl(d.book, 99, 5), QUIRE_EFULL);
+    assert_int_equal(quire__book_domain_ttl(d.book, 7, 0), QUIRE_OK);
+    assert_int_equal(quire__book_domain_ttl(d.book, 99, 5), QUIRE_OK);
+    close_desk(&d);
+}
+
+static void what_nobody_will_ask_for_goes_first(void **state)
+{
+    (void)state;
+    static const char *const heeding[] = {"learned", "priority"};
+    for (int p = 0; p < 2; p++) {
+        desk d;
+        quire__book_config config = config_of(heeding[p], 40, 0);
+        open_desk(&d, &config);
+        quire_hint hint = {.size = sizeof(hint), .flags = QUIRE_HINT_NO_REUSE};
+        ask_as(&d, 1000000, 0, document(1), 20, NULL);
+        ask_as(&d, 2000000, 0, document(2), 20, &hint);
+        ask_as(&d, 3000000, 0, document(3), 20, NULL);
+        assert_int_equal(cached(&d, 0, 1), 10);
+        assert_int_equal(cached(&d, 0, 2), 0);
+        close_desk(&d);
+    }
+}
+
+/* ---- a policy of one's own ------------------------------------------------------------------------------------- */
+
+typedef struct stack {
+    quire_policy_tree tree;
+    uint32_t block[64], count;
+} stack;
+
+static quire_status stack_open(void *state, const quire_policy_setup *setup)
+{
+    ((stack *)state)->tree = setup->tree;
+    return QUIRE_OK;
+}
+
+static void stack_close(void *state)
+{
+    (void)state;
+}
+
+static void stack_insert(void *state, const uint32_t *path, uint32_t count, const quire_policy_use *use)
+{
+    stack *s = state;
+    (void)use;
+    for (uint32_t i = 0; i < count; i++)
+        s->block[s->count++] = path[i];
+}
+
+static void stack_below(void *state, uint32_t block, uint32_t above, const quire_policy_use *use)
+{
+    (void)above;
+    stack_insert(state, &block, 1, use);
+}
+
+static void stack_drop(void *state, uint32_t block)
+{
+    stack *s = state;
+    uint32_t at = 0;
+    while (s->block[at] != block)
+        at++;
+    memmove(&s->block[at], &s->block[at + 1], (--s->count - at) * sizeof(uint32_t));
+}
+
+static void stack_take(void *state, const uint32_t *path, uint32_t count, uint64_t now)
+{
+    (void)now;
+    for (uint32_t i = 0; i < count; i++)
+        stack_drop(state, path[i]);
+}
+
+static uint32_t stack_victim(void *state) /* the newest leaf */
+{
+    const stack *s = state;
+    for (uint32_t at = s->count; at-- > 0;) {
+        if (s->tree.children(s->tree.self, s->block[at]) == 0)
+            return s->block[at];
+    }
+    return QUIRE_NO_BLOCK;
+}
+
+static uint32_t stack_count(const void *state)
+{
+    return ((const stack *)state)->count;
+}
+
+static void stack_each(const void *state, void (*fn)(void *arg, uint32_t block), void *arg)
+{
+    const stack *s = state;
+    for (uint32_t at = 0; at < s->count; at++)
+        fn(arg, s->block[at]);
+}
+
+static void a_program_may_bring_its_own_policy(void **state)
+{
+    (void)state;
+    quire_policy own = {sizeof(own), "stack", sizeof(stack), stack_open, stack_close, stack_insert, stack_below,
+                        stack_take, stack_drop, stack_victim, stack_count, stack_each, NULL, NULL};
+    desk d;
+    quire__book_config config = config_of("lru", 40, 0);
+    config.custom_policy = &own;
+    open_desk(&d, &config);
+    ask(&d, 1, document(1), 20);
+    ask(&d, 2, document(2), 20);
+    ask(&d, 3, document(3), 20); /* the newest goes */
+    assert_int_equal(cached(&d, 0, 1), 10);
+    assert_int_equal(cached(&d, 0, 2), 0);
+    close_desk(&d);
+
+    quire__book *book = NULL;
+    own.victim = NULL;
+    assert_int_equal(quire__book_open(&book, &config), QUIRE_EINVAL);
+    own.victim = stack_victim;
+    own.size = 3;
+    assert_int_equal(quire__book_open(&book, &config), QUIRE_EINVAL);
+}
+
+/* ---- what the learned policy is for ---------------------------------------------------------------------------- */
+
+typedef uint64_t load(desk *d, uint64_t *random);
+
+/* A loop over more than fits: LRU finds nothing. */
+static uint64_t loop(desk *d, uint64_t *random)
+{
+    uint64_t hits = 0;
+    (void)random;
+    for (int32_t i = 0; i < 4000; i++)
+        hits += ask(d, (uint64_t)i * 1000000, document(i % 15), 8);
+    return hits;
+}
+
+/* Conversations that come back in some seconds, among prompts that never do. */
+static uint64_t chats_and_scans(desk *d, uint64_t *random)
+{
+    uint64_t hits = 0;
+    uint32_t length[10] = {0};
+    int32_t name[10] = {0}, names = 0;
+    for (uint64_t i = 0; i < 4000; i++) {
+        hits += ask(d, (3 * i + 1) * 200000, document(100000 + (int32_t)i), 12);
+        uint32_t chat = (uint32_t)(quire__random(random) % 10);
+        if (length[chat] == 0 || length[chat] > 24) {
+            name[chat] = names++;
+            length[chat] = 2;
+        }
+        length[chat] += 2;
+        hits += ask(d, (3 * i + 2) * 200000, document(name[chat]), length[chat]);
+    }
+    return hits;
+}
+
+/* A few documents much, many little. */
+static uint64_t zipf(desk *d, uint64_t *random)
+{
+    uint64_t hits = 0;
+    for (uint64_t i = 0; i < 6000; i++) {
+        double u = (double)(quire__random(random) >> 11) / 9007199254740992.0;
+        int32_t name = (int32_t)(1 / (u + 0.005)); /* P(name > n) about 1 / n */
+        hits += ask(d, i * 500000, document(name), 8);
+    }
+    return hits;
+}
+
+static uint64_t hits_of(const char *policy, load *run, uint64_t seed)
+{
+    desk d;
+    quire__book_config config = config_of(policy, 100, 0);
+    open_desk(&d, &config);
+    uint64_t random = seed, hits = run(&d, &random);
+    close_desk(&d);
+    return hits;
+}
+
+static void the_learned_policy_beats_lru_where_lru_is_bad_and_is_near_it_elsewhere(void **state)
+{
+    (void)state;
+    static const struct { const char *name; load *run; double at_least; } loads[] = {
+        {"a loop larger than the cache", loop, 0}, {"chats among scans", chats_and_scans, 1.1}, {"zipf", zipf, 0.97}};
+    uint64_t seed = test_seed("evict_loads", 41);
+    for (int i = 0; i < 3; i++) {
+        uint64_t learned = hits_of("learned", loads[i].run, seed), lru = hits_of("lru", loads[i].run, seed);
+        print_message("%s: learned %llu, lru %llu\n", loads[i].name, (unsigned long long)learned,
+                      (unsigned long long)lru);
+        assert_true((double)learned >= loads[i].at_least * (double)lru);
+        if (i == 0)
+            assert_true(learned > 4000 * 8 / 4); /* two thirds fit */
+    }
+}
+
+/* ---- memory ---------------------------------------------------------------------------------------------------- */
+
+static void *counted_alloc(void *user, size_t bytes)
+{
+    *(size_t *)user += bytes;
+    return malloc(bytes);
+}
+
+static void counted_free(void *user, void *memory)
+{
+    (void)user;
+    free(memory);
+}
+
+static void a_policy_takes_its_memory_at_open_and_says_how_much(void **state)
+{
+    (void)state;
+    for (int p = 0; p < POLICIES; p++) {
+        size_t taken = 0;
+        quire__book_config config = config_of(policies[p], 40, 0);
+        config.allocator = (quire__allocator){counted_alloc, counted_free, &taken};
+        desk d;
+        open_desk(&d, &config);
+        size_t at_open = taken;
+        uint64_t random = 1;
+        (void)zipf(&d, &random);
+        assert_true(taken == at_open);
+        assert_true(at_open < (strcmp(policies[p], "learned") == 0 ? 2 : 0) * ((size_t)4 << 20) + (1 << 17));
+        close_desk(&d);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_book_is_sound_under_every_policy_and_the_same_calls_decide_the_same),
+        cmocka_unit_test(slru_and_lfu_equal_simple_simulators),
+        cmocka_unit_test(a_high_priority_outlives_a_low_one_until_its_duration_is_over),
+        cmocka_unit_test(a_pinned_range_stays_within_the_budget),
+        cmocka_unit_test(what_a_domain_leaves_behind_goes_first_when_its_time_is_over),
+        cmocka_unit_test(what_nobody_will_ask_for_goes_first),
+        cmocka_unit_test(a_program_may_bring_its_own_policy),
+        cmocka_unit_test(the_learned_policy_beats_lru_where_lru_is_bad_and_is_near_it_elsewhere),
+        cmocka_unit_test(a_policy_takes_its_memory_at_open_and_says_how_much),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
