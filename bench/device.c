@@ -8,6 +8,7 @@
 #include "device_latent.h"
 #include "device_pack.h"
 #include "device_prefill.h"
+#include "device_shared.h"
 #include "device_tiers.h"
 
 static const struct part {
@@ -16,6 +17,7 @@ static const struct part {
 } parts[] = {
     {"attend", bench_device_attend},
     {"prefill", bench_device_prefill},
+    {"shared", bench_device_shared},
     {"latent", bench_device_latent},
     {"copy", bench_device_copy},
     {"pack", bench_device_pack},
@@ -43,7 +45,8 @@ static void check_parts(const char *only)
             known |= strlen(parts[i].name) == strcspn(at, ",") &&
                      strncmp(at, parts[i].name, strlen(parts[i].name)) == 0;
         if (!known)
-            bench_die("--only has no part '%.*s'; the parts are attend, prefill, latent, copy, pack and tiers",
+            bench_die("--only has no part '%.*s'; the parts are attend, prefill, shared, latent, copy, pack and "
+                      "tiers",
                       (int)strcspn(at, ","), at);
     }
 }
