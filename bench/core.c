@@ -2,6 +2,7 @@
 
 #include "core_match.h"
 #include "core_steps.h"
+#include "core_threads.h"
 
 enum { DEFAULT_TOKENS = 16 };
 
@@ -51,10 +52,12 @@ void bench_core(const bench_options *options)
 
     bench_report_setting(report, "KV", "1 layer, 1 kv head of 8 elements; none is computed");
     bench_report_setting(report, "offload", "off");
-    for (size_t a = 0; a < sizeof arenas / sizeof arenas[0]; a++)
+    for (size_t a = 0; !options->threads && a < sizeof arenas / sizeof arenas[0]; a++)
         for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++)
             if (chosen(options, arenas[a], sizes[s]))
                 run_world(options, report, arenas[a], sizes[s]);
+    if (options->threads || options->blocks + options->block_tokens == 0)
+        bench_core_threads(options, report);
     bench_report_note(report, "A long prompt has 128k tokens, or four fifths of the arena where that is less. A limit is "
                               "the time to compare or to copy the same bytes once, in turn with the figure.");
     bench_report_note(report, "Of each operation the least of its repetitions counts; median, 99th percentile and worst "

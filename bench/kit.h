@@ -18,6 +18,7 @@ typedef struct bench_options {
     uint64_t blocks;         /* of core's arena; 0: a list */
     uint32_t block_tokens;   /* of core's blocks; 0: a list */
     bool full;               /* core: every arena with every block size */
+    bool threads;            /* core: only what threads lose to one another */
 } bench_options;
 
 /* Says why on stderr and exits with 1. */

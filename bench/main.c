@@ -29,6 +29,7 @@ static const char usage[] =
     "                     default: each arena with 16 tokens, and 1M blocks with each size\n"
     "  --blocks N --block-tokens N\n"
     "                     this arena, this block size only, of the above\n"
+    "  --threads          only what threads of one cache lose to one another\n"
     "device, ceilings:\n"
     "  --layers N --kv-heads N --query-heads N --head-dim N\n"
     "                     the model (default 32, 8, 32, 128: that of Llama-3-8B)\n"
@@ -61,7 +62,7 @@ static uint64_t number(const char *option, const char *text, uint64_t least, uin
 static const struct option names[] = {
     {"json", required_argument, NULL, 'j'},        {"runs", required_argument, NULL, 'r'},
     {"seconds", required_argument, NULL, 's'},     {"help", no_argument, NULL, 'h'},
-    {"full", no_argument, NULL, 'f'},              {"blocks", required_argument, NULL, 'n'},
+    {"threads", no_argument, NULL, 'T'},           {"full", no_argument, NULL, 'f'},              {"blocks", required_argument, NULL, 'n'},
     {"block-tokens", required_argument, NULL, 't'}, {"layers", required_argument, NULL, 'l'},
     {"kv-heads", required_argument, NULL, 'k'},    {"head-dim", required_argument, NULL, 'd'},
     {"query-heads", required_argument, NULL, 'q'}, {"batch", required_argument, NULL, 'b'},
@@ -75,6 +76,7 @@ static void take(bench_options *options, int letter, const char *name)
     case 'j': options->json = optarg; break;
     case 'r': options->effort.runs = (uint32_t)number(name, optarg, 5, 1001); break;
     case 's': options->effort.seconds = (double)number(name, optarg, 1, 3600); break;
+    case 'T': options->threads = true; break;
     case 'f': options->full = true; break;
     case 'n': options->blocks = number(name, optarg, 1 << 10, 16 << 20); break;
     case 't': options->block_tokens = (uint32_t)number(name, optarg, 1, 128); break;

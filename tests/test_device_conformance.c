@@ -365,7 +365,7 @@ static void names(void **state)
     assert_int_equal(quire__device_open(&device, "sim:18446744073709551615", NULL), QUIRE_OK);
     assert_string_equal(quire__device_name(device), "sim:18446744073709551615");
     assert_false(quire__device_is_cuda(device));
-    assert_int_equal(quire__device_capabilities(device), QUIRE__DEVICE_CPU_VISIBLE);
+    assert_int_equal(quire__device_capabilities(device), QUIRE__DEVICE_CPU_VISIBLE | QUIRE__DEVICE_SERIAL);
     quire__device_close(device);
     assert_int_equal(quire__device_open(&device, "auto", NULL), QUIRE_OK);
     assert_string_equal(quire__device_name(device), quire__device_cuda_count() > 0 ? "cuda:0" : "host");

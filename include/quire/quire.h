@@ -20,8 +20,14 @@
  * HANDLES   Sequences and blocks are 64-bit numbers that carry a generation: using one after its close is
  *           QUIRE_ESTALE, never another sequence's data. 0 is never a valid handle.
  *
- * THREADS   One thread at a time per cache; different caches are independent. The library starts threads only for
- *           the host device's kernels, and none when the caller supplies `parallel`.
+ * THREADS   Any thread may call any function of a cache at any time, with these exceptions. A sequence is one thread's at a
+ *           time: while a call on it waits, for its restore or for room, or compares a long prompt, others' calls on
+ *           it are QUIRE_ESTATE. A step is one thread's at a time, from begin to commit or cancel, its view and kernels
+ *           included; while it is open other threads open, match, fork, truncate, close and probe other sequences, and
+ *           their begin is QUIRE_ESTATE. Open and close of the cache exclude every other call on it. A lent pointer is
+ *           read before a call, of whatever thread, that ends its life. quire_cache_resize keeps the others waiting.
+ *           Different caches are independent. The library starts threads only for the host device's kernels, and none
+ *           when the caller supplies `parallel`, which it may call from several threads at the same time.
  *
  * ERRORS    Whatever can fail returns quire_status, writes its outputs last and only on success, and on failure has
  *           changed nothing. quire_error_text() says, for the calling thread, what was wrong and what would be right.

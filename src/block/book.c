@@ -265,19 +265,43 @@ static quire_status check_prompt(const quire__book *book, const int32_t *tokens,
     return QUIRE_OK;
 }
 
-quire_status quire__book_seq_match(quire__book *book, uint32_t seq, const int32_t *tokens, size_t count,
-                                   quire__plan *plan, quire_hit *hit)
+quire_status quire__book_match_begin(const quire__book *book, uint32_t seq, const int32_t *tokens, size_t count)
 {
-    quire__chain *chain = chain_of(book, seq);
+    const quire__chain *chain = chain_of(book, seq);
     if (chain->length > 0 || chain->pending > 0)
         return quire__fail(QUIRE_ESTATE, "the sequence has %u tokens already: only an empty one can be matched",
                            chain->length + chain->pending);
-    QUIRE__TRY(check_prompt(book, tokens, count));
+    return check_prompt(book, tokens, count);
+}
+
+bool quire__book_match_look(const quire__book *book, uint32_t seq, const int32_t *tokens, size_t count,
+                            quire__look *look)
+{
+    return quire__match_look(book, chain_of(book, seq), tokens, (uint32_t)count, look);
+}
+
+bool quire__book_match_hold(quire__book *book, uint32_t seq, const int32_t *tokens, size_t count, quire__look *look)
+{
+    bool more = quire__match_hold(book, chain_of(book, seq), tokens, (uint32_t)count, look);
+    quire__book_check_quick(book);
+    return more;
+}
+
+void quire__book_match_end(quire__book *book, uint32_t seq, const int32_t *tokens, size_t count, quire__plan *plan,
+                           quire_hit *hit)
+{
+    quire__match_take(book, chain_of(book, seq), tokens, (uint32_t)count, plan, hit);
+    quire__book_check_quick(book);
+}
+
+quire_status quire__book_seq_match(quire__book *book, uint32_t seq, const int32_t *tokens, size_t count,
+                                   quire__plan *plan, quire_hit *hit)
+{
     quire_hit found;
-    quire__match_take(book, chain, tokens, (uint32_t)count, plan, &found);
+    QUIRE__TRY(quire__book_match_begin(book, seq, tokens, count));
+    quire__book_match_end(book, seq, tokens, count, plan, &found);
     if (hit)
         *hit = found;
-    quire__book_check_quick(book);
     return QUIRE_OK;
 }
 

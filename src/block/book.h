@@ -13,6 +13,7 @@
 #define QUIRE_BOOK_H
 
 #include "block/plan.h"
+#include "block/walk.h"
 #include "quire/quire_backend.h"
 
 typedef struct quire__book quire__book;
@@ -55,6 +56,15 @@ quire_status quire__book_seq_open(quire__book *book, uint64_t domain, uint32_t *
  * watermark, or the plan is full. */
 quire_status quire__book_seq_match(quire__book *book, uint32_t seq, const int32_t *tokens, size_t count,
                                    quire__plan *plan, quire_hit *hit);
+/* The same in pieces, for a caller who locks: look only reads, and many may at a time; the others need the book alone.
+ * begin, then look and hold while both are true, then end, which takes the rest. No
+ * other call with this sequence in between. */
+quire_status quire__book_match_begin(const quire__book *book, uint32_t seq, const int32_t *tokens, size_t count);
+bool quire__book_match_look(const quire__book *book, uint32_t seq, const int32_t *tokens, size_t count,
+                            quire__look *look);
+bool quire__book_match_hold(quire__book *book, uint32_t seq, const int32_t *tokens, size_t count, quire__look *look);
+void quire__book_match_end(quire__book *book, uint32_t seq, const int32_t *tokens, size_t count, quire__plan *plan,
+                           quire_hit *hit);
 quire_status quire__book_probe(quire__book *book, uint64_t domain, const int32_t *tokens, size_t count, quire_hit *hit);
 /* Takes in what completions did to this sequence: true when nothing of it is arriving any more; its length may then
  * have become shorter. */

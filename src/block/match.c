@@ -9,6 +9,10 @@
  * its own (walk.c). What it found is then referred to: a count at the end of what others hold already, a record and the
  * eviction order for each block of the rest, which is a tail.
  *
+ * A long prompt may be walked in pieces: each is looked for without changing anything, then held. What was found stays
+ * true while no block has left meanwhile, which one number says (quire__pool.departures): a block's parent and tokens
+ * never change while it is there. What is held cannot leave, so the next piece goes on from there.
+ *
  * A partial block is shared like any other, and copied when the sequence first writes into it. Nothing but the
  * sequence's length says that it has only a part.
  */
@@ -55,22 +59,32 @@ static uint32_t last_of(const quire__chain *chain)
     return chain->blocks == 0 ? QUIRE__NONE : chain->nodes[chain->blocks - 1];
 }
 
-/* Takes the blocks that have a device slot, at most `limit`, and returns the node that comes next and has none, or
- * QUIRE__NONE. `*present`: how many come before the first that is still arriving. */
-static uint32_t take_present(quire__book *book, quire__chain *chain, const int32_t *tokens, uint32_t limit,
-                             uint32_t *present)
+/* The chain goes on to where the walk is. */
+static void follow(quire__book *book, quire__chain *chain, quire__walk *walk)
 {
-    quire__walk walk = quire__walk_from_root(&book->prefix, chain->domain);
+    if (walk->blocks == chain->blocks)
+        return;
+    uint32_t from = chain->blocks > walk->held ? chain->blocks : walk->held;
+    quire__residency_use(book, chain->nodes + from, walk->blocks - from);
+    quire__residency_hold_path(book, chain->nodes, chain->blocks, walk->held, walk->blocks);
+    book->holders += chain->blocks == 0;
+    if (chain->ready == chain->blocks)
+        chain->ready = smaller(walk->arriving, walk->blocks);
+    chain->blocks = walk->held = walk->blocks;
+    chain->length = chain->matched = walk->blocks * book->config.block_tokens;
+    chain->changed = 0;
+}
+
+/* Takes the blocks that have a device slot, at most `limit`, and returns the node that comes next and has none, or
+ * QUIRE__NONE. */
+static uint32_t take_present(quire__book *book, quire__chain *chain, const int32_t *tokens, uint32_t limit)
+{
+    quire__walk walk = quire__walk_from(&book->prefix, chain->domain, chain->nodes, chain->blocks);
     while (walk.blocks < limit && walk.next != QUIRE__NONE) {
-        uint32_t from = walk.blocks, round = smaller(limit, from + ROUND);
+        uint32_t round = smaller(limit, walk.blocks + ROUND);
         quire__walk_on(&book->prefix, chain->domain, tokens, round, &walk, chain->nodes, chain->table);
-        from = from > walk.held ? from : walk.held;
-        if (walk.blocks > from)
-            quire__residency_use(book, chain->nodes + from, walk.blocks - from);
+        follow(book, chain, &walk);
     }
-    chain->blocks = walk.blocks;
-    *present = smaller(walk.arriving, walk.blocks);
-    quire__residency_hold_path(book, chain->nodes, walk.held, walk.blocks);
     return walk.missing;
 }
 
@@ -176,32 +190,41 @@ static uint32_t take_partial(quire__book *book, quire__chain *chain, const int32
     return common;
 }
 
-/* Splits the found tokens by where their block is, and finds how far the chain is ready. Blocks arrive from the first
- * missing one on: those before `present` were there when the walk passed them. */
-static void describe(const quire__book *book, quire__chain *chain, uint32_t present, uint32_t partial, quire_hit *hit)
+/* Splits the found tokens by where their block is, and finds how far the chain is ready. */
+static void describe(const quire__book *book, quire__chain *chain, uint32_t partial, quire_hit *hit)
 {
+    uint32_t ready = chain->blocks;
     *hit = (quire_hit){.tokens = chain->length, .partial = partial};
-    chain->ready = chain->blocks;
-    hit->device = (size_t)present * book->config.block_tokens;
-    for (uint32_t i = present; i < chain->blocks; i++) {
-        uint32_t of_it = i + 1 == chain->blocks && partial ? partial : book->config.block_tokens;
-        if (book->pool.nodes[chain->nodes[i]].state[QUIRE_TIER_DEVICE] == QUIRE__ARRIVING) {
-            hit->host += of_it;
-            chain->ready = smaller(chain->ready, i);
-        } else {
-            hit->device += of_it;
-        }
+    for (uint32_t i = chain->ready; i < chain->blocks; i++) {
+        if (book->pool.nodes[chain->nodes[i]].state[QUIRE_TIER_DEVICE] != QUIRE__ARRIVING)
+            continue;
+        hit->host += i + 1 == chain->blocks && partial ? partial : book->config.block_tokens;
+        ready = smaller(ready, i);
     }
-    hit->ready = chain->ready == chain->blocks;
+    hit->device = hit->tokens - hit->host;
+    chain->ready = ready;
+    hit->ready = ready == chain->blocks;
+}
+
+static void count_match(quire_stats *counters, uint32_t count, const quire_hit *hit)
+{
+    counters->matches++;
+    counters->match_tokens += count;
+    counters->hit_tokens_device += hit->device;
+    counters->hit_tokens_host += hit->host;
+    counters->hit_tokens_partial += hit->partial;
+    counters->miss_tokens += count - hit->tokens;
 }
 
 void quire__match_take(quire__book *book, quire__chain *chain, const int32_t *tokens, uint32_t count,
                        quire__plan *plan, quire_hit *hit)
 {
     const uint32_t block_tokens = book->config.block_tokens;
-    const uint32_t limit = findable(count) / block_tokens;
-    const uint32_t spare = quire__chain_watermark(book, chain), moves = plan->count;
-    uint32_t present, missing = take_present(book, chain, tokens, limit, &present);
+    const uint32_t limit = findable(count) / block_tokens, moves = plan->count;
+    (void)quire__chain_refresh(book, chain); /* what was lost since quire__match_hold */
+    const uint32_t spare = quire__chain_watermark(book, chain);
+    uint32_t missing = take_present(book, chain, tokens, limit);
+    const bool counted = chain->blocks > 0;
     uint32_t blocks = count_restorable(book, chain, tokens, limit, missing);
     bool worth = worth_restoring(book, blocks);
     if (worth)
@@ -212,19 +235,37 @@ void quire__match_take(quire__book *book, quire__chain *chain, const int32_t *to
 
     chain->length = chain->matched = full * block_tokens + partial;
     chain->changed = 0;
-    book->holders += chain->blocks > 0;
-    describe(book, chain, present, partial, hit);
+    book->holders += !counted && chain->blocks > 0;
+    describe(book, chain, partial, hit);
     /* What is being restored must not be what the host tier gives away next: nobody could have its slot. */
     if (plan->count > moves)
         quire__residency_touch_host(book, chain->nodes, chain->blocks);
+    count_match(&book->counters, count, hit);
+}
 
-    quire_stats *counters = &book->counters;
-    counters->matches++;
-    counters->match_tokens += count;
-    counters->hit_tokens_device += hit->device;
-    counters->hit_tokens_host += hit->host;
-    counters->hit_tokens_partial += hit->partial;
-    counters->miss_tokens += count - hit->tokens;
+/* ---- a long match in pieces ------------------------------------------------------------------------------------ */
+
+bool quire__match_look(const quire__book *book, const quire__chain *chain, const int32_t *tokens, uint32_t count,
+                       quire__look *look)
+{
+    uint32_t limit = findable(count) / book->config.block_tokens;
+    look->departures = book->pool.departures;
+    look->walk = quire__walk_from(&book->prefix, chain->domain, chain->nodes, chain->blocks);
+    quire__walk_on(&book->prefix, chain->domain, tokens, smaller(limit, chain->blocks + QUIRE__LOOK_BLOCKS),
+                   &look->walk, chain->nodes, chain->table);
+    return look->walk.blocks > chain->blocks;
+}
+
+bool quire__match_hold(quire__book *book, quire__chain *chain, const int32_t *tokens, uint32_t count,
+                       quire__look *look)
+{
+    if (look->departures != book->pool.departures && !quire__match_look(book, chain, tokens, count, look))
+        return false;
+    /* References come and go without a departure. */
+    look->walk.held =
+        chain->blocks + quire__walk_held(book->pool.nodes, chain->nodes, chain->blocks, look->walk.blocks);
+    follow(book, chain, &look->walk);
+    return look->walk.next != QUIRE__NONE && chain->blocks < findable(count) / book->config.block_tokens;
 }
 
 void quire__match_probe(const quire__book *book, uint32_t domain, const int32_t *tokens, uint32_t count,

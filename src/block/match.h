@@ -4,9 +4,17 @@
 
 #include "block/state.h"
 
-/* Gives an empty chain the longest cached prefix of `tokens` that leaves one token to compute. */
+/* Gives a chain the longest cached prefix of `tokens` that leaves one token to compute. The chain is empty, or has what
+ * quire__match_hold gave it. */
 void quire__match_take(quire__book *book, quire__chain *chain, const int32_t *tokens, uint32_t count,
                        quire__plan *plan, quire_hit *hit);
+/* The next blocks that a match would find on the device: reads only, but for what of the chain's arrays is behind its
+ * blocks. False: there are none. */
+bool quire__match_look(const quire__book *book, const quire__chain *chain, const int32_t *tokens, uint32_t count,
+                       quire__look *look);
+/* The chain takes what was found, or what is found now where that is out of date. False: it was the last. */
+bool quire__match_hold(quire__book *book, quire__chain *chain, const int32_t *tokens, uint32_t count,
+                       quire__look *look);
 /* What a match would find where there is room for every restore. Changes nothing. */
 void quire__match_probe(const quire__book *book, uint32_t domain, const int32_t *tokens, uint32_t count,
                         quire_hit *hit);

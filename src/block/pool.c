@@ -210,6 +210,7 @@ void quire__pool_detach(quire__pool *pool, uint32_t node, quire_tier tier)
     QUIRE__ASSERT(pool->owner[tier][slot] == node);
     bool in_flight = quire__pool_in_flight(record, tier);
 
+    pool->departures++;
     record->slot[tier] = QUIRE__NONE;
     record->state[tier] = QUIRE__ABSENT;
     record->reads &= (uint8_t)~(tier == QUIRE_TIER_DEVICE ? QUIRE__READS_DEVICE : QUIRE__READS_HOST);
@@ -227,6 +228,7 @@ void quire__pool_transfer(quire__pool *pool, uint32_t from, uint32_t to)
     quire__node *giver = &pool->nodes[from];
     uint32_t slot = giver->slot[QUIRE_TIER_DEVICE];
     QUIRE__ASSERT(!quire__pool_in_flight(giver, QUIRE_TIER_DEVICE));
+    pool->departures++;
     giver->slot[QUIRE_TIER_DEVICE] = QUIRE__NONE;
     giver->state[QUIRE_TIER_DEVICE] = QUIRE__ABSENT;
     quire__pool_account(pool, from);
@@ -277,6 +279,7 @@ void quire__pool_relocate(quire__pool *pool, uint32_t node, uint32_t slot)
     quire__node *record = &pool->nodes[node];
     QUIRE__ASSERT(!quire__pool_in_flight(record, QUIRE_TIER_DEVICE));
     QUIRE__ASSERT(pool->owner[QUIRE_TIER_DEVICE][slot] == QUIRE__NONE);
+    pool->departures++;
     pool->owner[QUIRE_TIER_DEVICE][record->slot[QUIRE_TIER_DEVICE]] = QUIRE__NONE;
     pool->owner[QUIRE_TIER_DEVICE][slot] = node;
     record->slot[QUIRE_TIER_DEVICE] = slot;

@@ -73,6 +73,7 @@ typedef struct quire__pool {
     uint32_t orphans[QUIRE__TIERS];
     uint32_t missing; /* device slots without memory */
     uint32_t standing[QUIRE__TIERS][QUIRE__STANDINGS];
+    uint64_t departures; /* rises when a node loses or changes a slot, or leaves the tree: what was read before may be old */
     uint64_t *ticket; /* of a device slot: the last step that may touch it, as of its release */
 } quire__pool;
 
@@ -138,6 +139,7 @@ static inline void quire__pool_cached_give(quire__pool *pool, uint32_t node)
     pool->free[QUIRE_TIER_DEVICE][pool->free_count[QUIRE_TIER_DEVICE]++] = slot;
     pool->standing[QUIRE_TIER_DEVICE][QUIRE__CACHED]--;
     pool->standing[QUIRE_TIER_DEVICE][QUIRE__NOWHERE]++;
+    pool->departures++;
     *record = (quire__node){.child = pool->free_node, .slot = {QUIRE__NONE, QUIRE__NONE}};
     pool->kin[node].generation++;
     pool->free_node = node;

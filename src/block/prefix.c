@@ -330,6 +330,7 @@ void quire__prefix_unlink(quire__prefix *prefix, uint32_t node)
     uint32_t domain = own->domain;
     QUIRE__ASSERT(nodes[node].child == QUIRE__NONE);
 
+    prefix->pool->departures++;
     if (own->newer != QUIRE__NONE) {
         table_remove(prefix, node);
         kin[own->newer].older = own->older;

@@ -89,10 +89,14 @@ void quire__residency_use(quire__book *book, const uint32_t *path, uint32_t coun
     pool->standing[QUIRE_TIER_DEVICE][QUIRE__USED] += cached;
 }
 
-void quire__residency_hold_path(quire__book *book, const uint32_t *path, uint32_t held, uint32_t count)
+void quire__residency_hold_path(quire__book *book, const uint32_t *path, uint32_t from, uint32_t held, uint32_t count)
 {
-    if (held > 0)
-        book->pool.nodes[path[held - 1]].refs++;
+    quire__node *nodes = book->pool.nodes;
+    if (held > from) { /* else path[from - 1] counts a child in place of the end */
+        nodes[path[held - 1]].refs++;
+        if (from > 0)
+            nodes[path[from - 1]].refs--;
+    }
     quire__evict_remove_path(&book->evict[QUIRE_TIER_DEVICE], path + held, count - held);
 }
 

@@ -9,9 +9,9 @@
 void quire__residency_hold(quire__book *book, uint32_t parent, uint32_t node);
 /* The first reference to each of `count` nodes of a path; quire__residency_hold_path must follow. */
 void quire__residency_use(quire__book *book, const uint32_t *path, uint32_t count);
-/* An empty sequence takes a path from a root. Exactly the first `held` nodes had references, the others got theirs by
- * quire__residency_use. */
-void quire__residency_hold_path(quire__book *book, const uint32_t *path, uint32_t held, uint32_t count);
+/* A sequence that ends in path[from - 1] (0: is empty) goes on to path[count - 1]. Exactly the first `held` nodes had
+ * references, the others got theirs by quire__residency_use. */
+void quire__residency_hold_path(quire__book *book, const uint32_t *path, uint32_t from, uint32_t held, uint32_t count);
 /* A sequence that ends in path[count - 1] ends in path[keep - 1] from here on. Nodes that lose their last reference
  * become cached (sealed ones) or are gone. */
 void quire__residency_release(quire__book *book, const uint32_t *path, uint32_t keep, uint32_t count);

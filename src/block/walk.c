@@ -27,11 +27,15 @@ void quire__walk_plain(bool on)
     plain = on;
 }
 
-quire__walk quire__walk_from_root(const quire__prefix *prefix, uint32_t domain)
+quire__walk quire__walk_from(const quire__prefix *prefix, uint32_t domain, const uint32_t *path, uint32_t blocks)
 {
-    return (quire__walk){.arriving = UINT32_MAX,
-                         .last = QUIRE__NONE,
-                         .next = quire__prefix_newest(prefix, domain, QUIRE__NONE),
+    uint32_t last = blocks > 0 ? path[blocks - 1] : QUIRE__NONE;
+    bool in_tree = last == QUIRE__NONE || prefix->pool->nodes[last].kind == QUIRE__KIND_SEALED;
+    return (quire__walk){.blocks = blocks,
+                         .held = blocks,
+                         .arriving = UINT32_MAX,
+                         .last = last,
+                         .next = in_tree ? quire__prefix_newest(prefix, domain, last) : QUIRE__NONE,
                          .missing = QUIRE__NONE};
 }
 
@@ -57,8 +61,8 @@ static inline bool equal_wide(const int32_t *a, const int32_t *b, uint32_t count
 }
 #endif
 
-/* Of path[from .. count), how many have references: the first ones, so a search by halves finds them. */
-static uint32_t count_held(const quire__node *nodes, const uint32_t *path, uint32_t from, uint32_t count)
+/* By halves. */
+uint32_t quire__walk_held(const quire__node *nodes, const uint32_t *path, uint32_t from, uint32_t count)
 {
     if (from == count || nodes[path[count - 1]].refs > 0)
         return count - from;
@@ -144,7 +148,7 @@ static inline __attribute__((always_inline)) void walk_on(const quire__prefix *p
     }
     walk->next = next;
     if (walk->held == first)
-        walk->held += count_held(nodes, path, first, at);
+        walk->held += quire__walk_held(nodes, path, first, at);
 }
 
 static void walk_any(const quire__prefix *prefix, uint32_t domain, const int32_t *tokens, uint32_t limit,

@@ -14,11 +14,22 @@ typedef struct quire__walk {
     uint32_t missing;  /* why it ended: this block is next in the prompt and not on the device. Or QUIRE__NONE */
 } quire__walk;
 
-quire__walk quire__walk_from_root(const quire__prefix *prefix, uint32_t domain);
+/* What a look has found, before it is held (match.h). */
+typedef struct quire__look {
+    quire__walk walk;
+    uint64_t departures;
+} quire__look;
+
+enum { QUIRE__LOOK_BLOCKS = 1024 };
+
+/* A walk that has found path[0 .. blocks), all of them with references, and goes on from there. */
+quire__walk quire__walk_from(const quire__prefix *prefix, uint32_t domain, const uint32_t *path, uint32_t blocks);
 /* Goes on until path has `limit` blocks or the walk ends. `tokens` are the prompt's from its first on; path and slots
  * have room for `limit` and get the nodes and their device slots. */
 void quire__walk_on(const quire__prefix *prefix, uint32_t domain, const int32_t *tokens, uint32_t limit,
                     quire__walk *walk, uint32_t *path, int32_t *slots);
+/* Of path[from .. count), how many have references: the first ones. */
+uint32_t quire__walk_held(const quire__node *nodes, const uint32_t *path, uint32_t from, uint32_t count);
 /* Tests and counting of instructions: without what the CPU at hand has beyond the least. */
 void quire__walk_plain(bool plain);
 

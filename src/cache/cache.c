@@ -1,4 +1,16 @@
-/* cache.c: opening and closing, and the loop that takes in what the mover has finished. */
+/* cache.c: opening and closing, the lock, and the loop that takes in what the mover has finished.
+ *
+ * The lock. One lock guards a cache's book, mover, faces and step state. Whoever changes any of it has the lock to write,
+ * from the first look to the last change: a public call is one section, so it is atomic for other threads. Three give the
+ * lock back on the way, and say so: the match of a long prompt, which walks with the lock shared (block/match.c says why
+ * what it found still holds, or is found again); waits for moves; quire_step_add, which waits for moves too. A sequence
+ * whose call does that is busy, and other calls on it are refused.
+ *
+ * Without the lock: a step's tables, copies and kernels (only the step's own thread has them, and only one step is open),
+ * options, layout, and what never changes after open. Devices take several threads (device.h).
+ *
+ * Why one lock: a decode step's share of a sequence is 0.1 us of bookkeeping, less than a second lock would cost, and the
+ * one thing that takes long, comparing a long prompt, is done with the lock shared. docs/design.md has the measurements. */
 #include "cache/cache.h"
 
 #include <math.h>
@@ -309,7 +321,12 @@ quire_status quire_cache_open(quire_cache **out, const quire_options *options)
     QUIRE__TRY(quire__memory_take(&allocator, 1, sizeof(quire_cache), "cache", &memory));
     quire_cache *cache = memory;
     cache->allocator = allocator;
-    quire_status status = cache_fill(cache, options);
+    quire_status status = quire__lock_open(&cache->lock);
+    if (status != QUIRE_OK) {
+        quire__memory_give(&allocator, cache);
+        return status;
+    }
+    status = cache_fill(cache, options);
     if (status != QUIRE_OK) {
         quire_cache_close(cache);
         return status;
@@ -357,6 +374,7 @@ void quire_cache_close(quire_cache *cache)
     quire__record_close(cache->record);
     quire__book_close(cache->book);
     close_device(cache);
+    quire__lock_close(&cache->lock);
     quire__memory_give(&allocator, cache);
 }
 
@@ -368,6 +386,18 @@ const quire_options *quire_cache_options(const quire_cache *cache)
 void *quire_cache_stream(quire_cache *cache)
 {
     return cache->stream;
+}
+
+/* ---- the lock ---------------------------------------------------------------------------------------------- */
+
+void quire__cache_lock(quire_cache *cache)
+{
+    quire__lock_write(&cache->lock);
+}
+
+void quire__cache_unlock(quire_cache *cache)
+{
+    quire__lock_written(&cache->lock);
 }
 
 /* ---- moves ------------------------------------------------------------------------------------------------- */
@@ -401,6 +431,14 @@ quire_status quire__cache_pause(uint64_t deadline_us, const char *what)
     return QUIRE_OK;
 }
 
+quire_status quire__cache_pause_unlocked(quire_cache *cache, uint64_t deadline_us, const char *what)
+{
+    quire__cache_unlock(cache);
+    quire_status status = quire__cache_pause(deadline_us, what);
+    quire__cache_lock(cache);
+    return status;
+}
+
 void quire__cache_tell_costs(quire_cache *cache)
 {
     quire__mover_stats moved;
@@ -420,9 +458,11 @@ quire_status quire_cache_prefill_rate(quire_cache *cache, double tokens_per_s)
         return quire__fail(QUIRE_EINVAL, "cache must not be NULL");
     if (!(tokens_per_s >= 0) || isinf(tokens_per_s))
         return quire__fail(QUIRE_EINVAL, "tokens_per_s is %g; it must be a number, and 0 (not known) or more", tokens_per_s);
+    quire__cache_lock(cache);
     cache->prefill_rate = tokens_per_s;
     if (tokens_per_s == 0)
         quire__book_set_costs(cache->book, &(quire__costs){0});
+    quire__cache_unlock(cache);
     return QUIRE_OK;
 }
 
@@ -430,32 +470,45 @@ quire_status quire_cache_poll(quire_cache *cache)
 {
     if (cache == NULL)
         return quire__fail(QUIRE_EINVAL, "cache must not be NULL");
+    quire__cache_lock(cache);
     quire__cache_take_in(cache);
+    quire__cache_unlock(cache);
     return QUIRE_OK;
 }
 
-quire_status quire_cache_drain(quire_cache *cache, uint64_t timeout_us)
+static quire_status drain(quire_cache *cache, uint64_t deadline_us)
 {
-    uint64_t deadline = quire__clock_us() + timeout_us;
     quire__mover_stats stats;
 
-    if (cache == NULL)
-        return quire__fail(QUIRE_EINVAL, "cache must not be NULL");
     for (;;) {
         quire__cache_take_in(cache);
         quire__mover_stats_get(cache->mover, &stats);
         if (stats.in_flight == 0)
             return QUIRE_OK;
-        QUIRE__TRY(quire__cache_pause(deadline, "copies in flight"));
+        QUIRE__TRY(quire__cache_pause_unlocked(cache, deadline_us, "copies in flight"));
     }
+}
+
+quire_status quire_cache_drain(quire_cache *cache, uint64_t timeout_us)
+{
+    uint64_t deadline = quire__clock_us() + timeout_us;
+
+    if (cache == NULL)
+        return quire__fail(QUIRE_EINVAL, "cache must not be NULL");
+    quire__cache_lock(cache);
+    quire_status status = drain(cache, deadline);
+    quire__cache_unlock(cache);
+    return status;
 }
 
 quire_status quire_cache_clear(quire_cache *cache)
 {
     if (cache == NULL)
         return quire__fail(QUIRE_EINVAL, "cache must not be NULL");
+    quire__cache_lock(cache);
     quire__cache_take_in(cache);
     quire__book_clear(cache->book);
     quire__record_clear(cache->record);
+    quire__cache_unlock(cache);
     return QUIRE_OK;
 }

@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 
+#include "base/lock.h"
 #include "block/book.h"
 #include "cache/layout.h"
 #include "cache/prefixes.h"
@@ -33,6 +34,7 @@ typedef struct quire__face {
     uint64_t owner;      /* of that row: never used twice */
     uint64_t restore;    /* the mover's mark behind its match; 0: it restored nothing */
     bool open, in_step;
+    bool busy; /* a call on it is under way that has given the lock back for a while */
 } quire__face;
 
 typedef enum quire__step_state {
@@ -66,6 +68,7 @@ struct quire_step {
 };
 
 struct quire_cache {
+    quire__lock lock; /* see cache.c */
     quire_options options; /* resolved; strings and the group are our own */
     quire_group group;
     char device_name[32], policy_name[32];
@@ -98,20 +101,26 @@ struct quire_cache {
     uint64_t next_owner, steps;
     uint64_t share_least; /* tokens of K and V that quire_attend must save to read shared prefixes once; 0: it never does */
     double prefill_rate; /* tokens a second; 0: not known */
+    uint32_t sending; /* sequences whose blocks a peer reads: they must stay where they are */
     struct quire_step step;
 };
 
+/* All below but the lock itself: with the lock held to write. */
+void quire__cache_lock(quire_cache *cache);
+void quire__cache_unlock(quire_cache *cache);
 /* Takes in what the mover has finished. */
 void quire__cache_take_in(quire_cache *cache);
 /* Starts what `cache->moves` holds and empties it. */
 void quire__cache_start_moves(quire_cache *cache);
 /* Tells the book what a restore costs just now, for the match that follows. */
 void quire__cache_tell_costs(quire_cache *cache);
-/* The index of an open sequence; QUIRE_ESTALE otherwise. */
+/* The index of an open sequence; QUIRE_ESTALE otherwise, QUIRE_ESTATE when another thread's call has it. */
 quire_status quire__cache_find(const quire_cache *cache, quire_seq seq, uint32_t *index);
-/* Waits a little for moves in flight; QUIRE_ETIMEOUT once `deadline_us` has passed. */
+/* Waits a little for moves in flight; QUIRE_ETIMEOUT once `deadline_us` has passed. Whoever has the lock keeps it. */
 quire_status quire__cache_pause(uint64_t deadline_us, const char *what);
-/* Makes the step's stream wait until the layer's part of all restores that rows run ahead of is there. */
+/* The same, with the lock given back meanwhile. */
+quire_status quire__cache_pause_unlocked(quire_cache *cache, uint64_t deadline_us, const char *what);
+/* Without the lock. Makes the step's stream wait until the layer's part of all restores that rows run ahead of is there. */
 quire_status quire__step_await_layer(quire_step *step, uint32_t layer);
 /* The end of a step, however it ended. */
 void quire__step_finish(quire_step *step);

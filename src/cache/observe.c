@@ -13,11 +13,13 @@ quire_status quire_cache_stats(quire_cache *cache, quire_stats *stats)
                            sizeof *stats);
     quire__mover_stats moved;
 
+    quire__cache_lock(cache);
     quire__cache_take_in(cache);
     memset(stats, 0, sizeof *stats);
     stats->size = sizeof *stats;
     quire__book_stats(cache->book, stats);
     quire__mover_stats_get(cache->mover, &moved);
+    quire__cache_unlock(cache);
     stats->offloads = moved.offloads;
     stats->offload_bytes = moved.offload_bytes;
     stats->offload_failures = moved.offload_failures;
@@ -33,8 +35,10 @@ quire_status quire_cache_events(quire_cache *cache, quire_event *events, size_t 
 {
     if (cache == NULL || count == NULL || (events == NULL && capacity > 0))
         return quire__fail(QUIRE_EINVAL, "cache, events and count must not be NULL");
+    quire__cache_lock(cache);
     quire__cache_take_in(cache);
     *count = quire__book_events(cache->book, events, capacity);
+    quire__cache_unlock(cache);
     return QUIRE_OK;
 }
 
@@ -42,7 +46,10 @@ quire_status quire_block_tokens(quire_cache *cache, quire_block block, int32_t *
 {
     if (cache == NULL || tokens == NULL)
         return quire__fail(QUIRE_EINVAL, "cache and tokens must not be NULL");
-    return quire__book_block_tokens(cache->book, block, tokens);
+    quire__lock_read(&cache->lock);
+    quire_status status = quire__book_block_tokens(cache->book, block, tokens);
+    quire__lock_was_read(&cache->lock);
+    return status;
 }
 
 typedef struct verdict {
@@ -60,10 +67,8 @@ static void check_slot(void *arg, uint32_t slot)
     }
 }
 
-quire_status quire_cache_check(quire_cache *cache)
+static quire_status check(quire_cache *cache)
 {
-    if (cache == NULL)
-        return quire__fail(QUIRE_EINVAL, "cache must not be NULL");
     quire__cache_take_in(cache);
     QUIRE__TRY(quire__book_check(cache->book));
     verdict result = {.tier = quire__mover_host_tier(cache->mover)};
@@ -72,4 +77,14 @@ quire_status quire_cache_check(quire_cache *cache)
         return quire__fail(QUIRE_ECORRUPT, "%u blocks in the host tier do not match their checksums (slot %u)",
                            result.broken, result.slot);
     return QUIRE_OK;
+}
+
+quire_status quire_cache_check(quire_cache *cache)
+{
+    if (cache == NULL)
+        return quire__fail(QUIRE_EINVAL, "cache must not be NULL");
+    quire__cache_lock(cache);
+    quire_status status = check(cache);
+    quire__cache_unlock(cache);
+    return status;
 }

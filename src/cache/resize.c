@@ -203,16 +203,12 @@ static quire_status hold_still(quire_cache *cache, uint32_t wanted, uint64_t dea
     }
 }
 
-quire_status quire_cache_resize(quire_cache *cache, uint64_t device_bytes, uint64_t timeout_us)
+static quire_status resize(quire_cache *cache, uint64_t device_bytes, uint64_t deadline)
 {
-    uint64_t now = quire__clock_us(), deadline = timeout_us < UINT64_MAX - now ? now + timeout_us : UINT64_MAX;
-
-    if (cache == NULL)
-        return quire__fail(QUIRE_EINVAL, "cache must not be NULL");
-    if (cache->sections == 0)
-        return quire__fail(QUIRE_EUNSUPPORTED, "the arena keeps its size: open the cache with device_max_bytes");
     if (cache->step.state != QUIRE__STEP_NONE)
         return quire__fail(QUIRE_ESTATE, "a step is open; commit or cancel it first");
+    if (cache->sending > 0)
+        return quire__fail(QUIRE_ESTATE, "a peer is being sent a sequence; try again when it has it");
     if (device_bytes < cache->section_bytes || device_bytes > cache->options.device_max_bytes ||
         device_bytes < 2 * cache->layout.block_bytes)
         return quire__fail(QUIRE_EINVAL, "the arena can have %zu to %llu bytes, not %llu", cache->section_bytes,
@@ -225,4 +221,19 @@ quire_status quire_cache_resize(quire_cache *cache, uint64_t device_bytes, uint6
     while (quire__book_sections(cache->book) < wanted)
         QUIRE__TRY(grow(cache));
     return QUIRE_OK;
+}
+
+/* With the lock all the way, waits included: nobody may move what is being moved. */
+quire_status quire_cache_resize(quire_cache *cache, uint64_t device_bytes, uint64_t timeout_us)
+{
+    uint64_t now = quire__clock_us(), deadline = timeout_us < UINT64_MAX - now ? now + timeout_us : UINT64_MAX;
+
+    if (cache == NULL)
+        return quire__fail(QUIRE_EINVAL, "cache must not be NULL");
+    if (cache->sections == 0)
+        return quire__fail(QUIRE_EUNSUPPORTED, "the arena keeps its size: open the cache with device_max_bytes");
+    quire__cache_lock(cache);
+    quire_status status = resize(cache, device_bytes, deadline);
+    quire__cache_unlock(cache);
+    return status;
 }

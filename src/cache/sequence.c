@@ -2,6 +2,8 @@
 #include "base/status.h"
 #include "cache/cache.h"
 
+enum { LONG_BLOCKS = 64 /* from here on a match gives the lock back on its way */ };
+
 quire_status quire__cache_find(const quire_cache *cache, quire_seq seq, uint32_t *index)
 {
     uint32_t at = (uint32_t)seq - 1, generation = (uint32_t)(seq >> 32);
@@ -11,6 +13,9 @@ quire_status quire__cache_find(const quire_cache *cache, quire_seq seq, uint32_t
                            (unsigned long long)seq);
     if (!cache->faces[at].open || cache->faces[at].generation != generation)
         return quire__fail(QUIRE_ESTALE, "sequence 0x%llx has been closed", (unsigned long long)seq);
+    if (cache->faces[at].busy)
+        return quire__fail(QUIRE_ESTATE, "another thread's call on sequence 0x%llx is under way",
+                           (unsigned long long)seq);
     *index = at;
     return QUIRE_OK;
 }
@@ -44,6 +49,8 @@ static quire_status check_tokens(const int32_t *tokens, size_t count)
     return QUIRE_OK;
 }
 
+/* ---- open, match ------------------------------------------------------------------------------------------- */
+
 quire_status quire_seq_open(quire_cache *cache, const quire_seq_options *options, quire_seq *seq)
 {
     uint32_t index = 0;
@@ -54,29 +61,63 @@ quire_status quire_seq_open(quire_cache *cache, const quire_seq_options *options
         return quire__fail(QUIRE_EINVAL, "quire_seq_options.size is %zu; set it to sizeof(quire_seq_options), %zu",
                            options->size, sizeof *options);
     const uint64_t domain = options != NULL ? options->domain : 0;
-    QUIRE__TRY(quire__book_seq_open(cache->book, domain, &index));
-    quire__record_seq_open(cache->record, index, domain);
-    *seq = show(cache, index);
-    return QUIRE_OK;
+    quire__cache_lock(cache);
+    quire_status status = quire__book_seq_open(cache->book, domain, &index);
+    if (status == QUIRE_OK) {
+        quire__record_seq_open(cache->record, index, domain);
+        *seq = show(cache, index);
+    }
+    quire__cache_unlock(cache);
+    return status;
 }
 
-quire_status quire_seq_match(quire_cache *cache, quire_seq seq, const int32_t *tokens, size_t count, quire_hit *hit)
+/* Compares a long prompt piece by piece, with the lock shared, and holds what it finds with the lock alone. */
+static void match_long(quire_cache *cache, uint32_t index, const int32_t *tokens, size_t count)
+{
+    quire__look look;
+    bool more = true;
+
+    cache->faces[index].busy = true;
+    while (more) {
+        quire__cache_unlock(cache);
+        quire__lock_read(&cache->lock);
+        more = quire__book_match_look(cache->book, index, tokens, count, &look);
+        quire__lock_was_read(&cache->lock);
+        quire__cache_lock(cache);
+        more = more && quire__book_match_hold(cache->book, index, tokens, count, &look);
+    }
+    cache->faces[index].busy = false;
+}
+
+static quire_status match(quire_cache *cache, quire_seq seq, const int32_t *tokens, size_t count, quire_hit *found)
 {
     uint32_t index = 0;
-    quire_hit found;
 
     QUIRE__TRY(find_idle(cache, seq, "match", &index));
     QUIRE__TRY(check_tokens(tokens, count));
     quire__cache_take_in(cache);
     quire__book_set_time(cache->book, quire__clock_us());
     quire__cache_tell_costs(cache);
-    QUIRE__TRY(quire__book_seq_match(cache->book, index, tokens, count, &cache->moves, &found));
-    quire__record_match(cache->record, index, count, &found);
+    QUIRE__TRY(quire__book_match_begin(cache->book, index, tokens, count));
+    if (count / cache->layout.block_tokens >= LONG_BLOCKS)
+        match_long(cache, index, tokens, count);
+    quire__book_match_end(cache->book, index, tokens, count, &cache->moves, found);
+    quire__record_match(cache->record, index, count, found);
     quire__cache_start_moves(cache);
-    cache->faces[index].restore = found.ready ? 0 : quire__mover_restore_mark(cache->mover);
-    if (hit != NULL)
-        *hit = found;
+    cache->faces[index].restore = found->ready ? 0 : quire__mover_restore_mark(cache->mover);
     return QUIRE_OK;
+}
+
+quire_status quire_seq_match(quire_cache *cache, quire_seq seq, const int32_t *tokens, size_t count, quire_hit *hit)
+{
+    quire_hit found;
+
+    quire__cache_lock(cache);
+    quire_status status = match(cache, seq, tokens, count, &found);
+    quire__cache_unlock(cache);
+    if (status == QUIRE_OK && hit != NULL)
+        *hit = found;
+    return status;
 }
 
 quire_status quire_cache_probe(quire_cache *cache, uint64_t domain, const int32_t *tokens, size_t count,
@@ -85,24 +126,38 @@ quire_status quire_cache_probe(quire_cache *cache, uint64_t domain, const int32_
     if (cache == NULL || hit == NULL)
         return quire__fail(QUIRE_EINVAL, "cache and hit must not be NULL");
     QUIRE__TRY(check_tokens(tokens, count));
-    return quire__book_probe(cache->book, domain, tokens, count, hit);
+    quire__lock_read(&cache->lock);
+    quire_status status = quire__book_probe(cache->book, domain, tokens, count, hit);
+    quire__lock_was_read(&cache->lock);
+    return status;
+}
+
+/* ---- the rest ---------------------------------------------------------------------------------------------- */
+
+static quire_status wait(quire_cache *cache, quire_seq seq, uint64_t deadline_us)
+{
+    uint32_t index = 0;
+
+    for (;;) {
+        QUIRE__TRY(quire__cache_find(cache, seq, &index)); /* again: it may have been closed meanwhile */
+        quire__cache_take_in(cache);
+        if (quire__book_seq_ready(cache->book, index))
+            return QUIRE_OK;
+        QUIRE__TRY(quire__cache_pause_unlocked(cache, deadline_us, "the sequence's restore"));
+    }
 }
 
 quire_status quire_seq_wait(quire_cache *cache, quire_seq seq, uint64_t timeout_us)
 {
     uint64_t deadline = quire__clock_us() + timeout_us;
-    uint32_t index = 0;
 
-    QUIRE__TRY(quire__cache_find(cache, seq, &index));
-    for (;;) {
-        quire__cache_take_in(cache);
-        if (quire__book_seq_ready(cache->book, index))
-            return QUIRE_OK;
-        QUIRE__TRY(quire__cache_pause(deadline, "the sequence's restore"));
-    }
+    quire__cache_lock(cache);
+    quire_status status = wait(cache, seq, deadline);
+    quire__cache_unlock(cache);
+    return status;
 }
 
-quire_status quire_seq_get(quire_cache *cache, quire_seq seq, quire_seq_info *info)
+static quire_status get(quire_cache *cache, quire_seq seq, quire_seq_info *info)
 {
     uint32_t index = 0;
 
@@ -115,7 +170,15 @@ quire_status quire_seq_get(quire_cache *cache, quire_seq seq, quire_seq_info *in
     return QUIRE_OK;
 }
 
-quire_status quire_seq_fork(quire_cache *cache, quire_seq seq, quire_seq *child)
+quire_status quire_seq_get(quire_cache *cache, quire_seq seq, quire_seq_info *info)
+{
+    quire__cache_lock(cache);
+    quire_status status = get(cache, seq, info);
+    quire__cache_unlock(cache);
+    return status;
+}
+
+static quire_status fork_idle(quire_cache *cache, quire_seq seq, quire_seq *child)
 {
     uint32_t index = 0, made = 0;
 
@@ -129,14 +192,26 @@ quire_status quire_seq_fork(quire_cache *cache, quire_seq seq, quire_seq *child)
     return QUIRE_OK;
 }
 
+quire_status quire_seq_fork(quire_cache *cache, quire_seq seq, quire_seq *child)
+{
+    quire__cache_lock(cache);
+    quire_status status = fork_idle(cache, seq, child);
+    quire__cache_unlock(cache);
+    return status;
+}
+
 quire_status quire_seq_truncate(quire_cache *cache, quire_seq seq, size_t length)
 {
     uint32_t index = 0;
 
-    QUIRE__TRY(find_idle(cache, seq, "truncate", &index));
-    QUIRE__TRY(quire__book_seq_truncate(cache->book, index, length));
-    quire__record_truncate(cache->record, index, length);
-    return QUIRE_OK;
+    quire__cache_lock(cache);
+    quire_status status = find_idle(cache, seq, "truncate", &index);
+    if (status == QUIRE_OK)
+        status = quire__book_seq_truncate(cache->book, index, length);
+    if (status == QUIRE_OK)
+        quire__record_truncate(cache->record, index, length);
+    quire__cache_unlock(cache);
+    return status;
 }
 
 static quire_status check_hint(const quire_hint *hint)
@@ -160,29 +235,41 @@ quire_status quire_seq_hint(quire_cache *cache, quire_seq seq, const quire_hint 
 {
     uint32_t index = 0;
 
-    QUIRE__TRY(quire__cache_find(cache, seq, &index));
-    QUIRE__TRY(check_hint(hint));
-    quire__book_set_time(cache->book, quire__clock_us());
-    quire__book_seq_hint(cache->book, index, hint);
-    return QUIRE_OK;
+    quire__cache_lock(cache);
+    quire_status status = quire__cache_find(cache, seq, &index);
+    if (status == QUIRE_OK)
+        status = check_hint(hint);
+    if (status == QUIRE_OK) {
+        quire__book_set_time(cache->book, quire__clock_us());
+        quire__book_seq_hint(cache->book, index, hint);
+    }
+    quire__cache_unlock(cache);
+    return status;
 }
 
 quire_status quire_domain_ttl(quire_cache *cache, uint64_t domain, uint64_t ttl_us)
 {
     if (cache == NULL)
         return quire__fail(QUIRE_EINVAL, "cache must not be NULL");
-    return quire__book_domain_ttl(cache->book, domain, ttl_us);
+    quire__cache_lock(cache);
+    quire_status status = quire__book_domain_ttl(cache->book, domain, ttl_us);
+    quire__cache_unlock(cache);
+    return status;
 }
 
 quire_status quire_seq_close(quire_cache *cache, quire_seq seq)
 {
     uint32_t index = 0;
 
-    QUIRE__TRY(find_idle(cache, seq, "close", &index));
-    quire__book_set_time(cache->book, quire__clock_us());
-    quire__record_seq_close(cache->record, index);
-    quire__book_seq_close(cache->book, index);
-    cache->faces[index].open = false;
-    cache->faces[index].generation++;
-    return QUIRE_OK;
+    quire__cache_lock(cache);
+    quire_status status = find_idle(cache, seq, "close", &index);
+    if (status == QUIRE_OK) {
+        quire__book_set_time(cache->book, quire__clock_us());
+        quire__record_seq_close(cache->record, index);
+        quire__book_seq_close(cache->book, index);
+        cache->faces[index].open = false;
+        cache->faces[index].generation++;
+    }
+    quire__cache_unlock(cache);
+    return status;
 }

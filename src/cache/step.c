@@ -13,14 +13,12 @@
 #include "base/status.h"
 #include "cache/cache.h"
 
-quire_status quire_step_begin(quire_cache *cache, void *stream, quire_step **out)
+static quire_status begin(quire_cache *cache, void *stream)
 {
-    if (cache == NULL || out == NULL)
-        return quire__fail(QUIRE_EINVAL, "cache and step must not be NULL");
     quire_step *step = &cache->step;
+
     if (step->state != QUIRE__STEP_NONE)
         return quire__fail(QUIRE_ESTATE, "a step is open already; commit or cancel it first");
-
     quire__cache_take_in(cache);
     step->stream = stream != NULL ? (quire__stream *)stream : cache->stream;
     QUIRE__TRY(quire__mover_step_chain(cache->mover, step->stream));
@@ -30,17 +28,25 @@ quire_status quire_step_begin(quire_cache *cache, void *stream, quire_step **out
     step->state = QUIRE__STEP_ADDING;
     quire__book_set_time(cache->book, quire__clock_us());
     quire__book_step_begin(cache->book, step->number);
-    *out = step;
     return QUIRE_OK;
+}
+
+quire_status quire_step_begin(quire_cache *cache, void *stream, quire_step **out)
+{
+    if (cache == NULL || out == NULL)
+        return quire__fail(QUIRE_EINVAL, "cache and step must not be NULL");
+    quire__cache_lock(cache);
+    quire_status status = begin(cache, stream);
+    quire__cache_unlock(cache);
+    if (status == QUIRE_OK)
+        *out = &cache->step;
+    return status;
 }
 
 static quire_status check_add(quire_step *step, quire_seq seq, size_t count, uint32_t *index)
 {
-    const quire_options *options;
+    const quire_options *options = &step->cache->options;
 
-    if (step == NULL || step->state != QUIRE__STEP_ADDING)
-        return quire__fail(QUIRE_ESTATE, "quire_step_add needs a step that was begun and not submitted");
-    options = &step->cache->options;
     QUIRE__TRY(quire__cache_find(step->cache, seq, index));
     if (step->cache->faces[*index].in_step)
         return quire__fail(QUIRE_ESTATE, "the sequence is in this step already; add all its tokens at once");
@@ -67,7 +73,10 @@ static quire_status reserve(quire_step *step, uint32_t index, const int32_t *tok
             return status;
         if (deadline == 0) /* here: asking for the time costs as much as the rest of a decode's reserve */
             deadline = quire__clock_us() + (uint64_t)cache->options.move_timeout_ms * 1000;
-        if (quire__cache_pause(deadline, "blocks whose copies are under way") != QUIRE_OK)
+        cache->faces[index].busy = true;
+        quire_status waited = quire__cache_pause_unlocked(cache, deadline, "blocks whose copies are under way");
+        cache->faces[index].busy = false;
+        if (waited != QUIRE_OK)
             return status;
         quire__cache_take_in(cache);
     }
@@ -80,7 +89,7 @@ static bool may_run_ahead(quire_cache *cache, const quire__face *face)
            quire__mover_restore_begun(cache->mover, face->restore);
 }
 
-quire_status quire_step_add(quire_step *step, quire_seq seq, const int32_t *tokens, size_t count)
+static quire_status add(quire_step *step, quire_seq seq, const int32_t *tokens, size_t count)
 {
     uint32_t index = 0;
 
@@ -101,6 +110,16 @@ quire_status quire_step_add(quire_step *step, quire_seq seq, const int32_t *toke
     step->rows[step->row_count++] = (quire__step_row){index, (uint32_t)count, early};
     step->tokens += (uint32_t)count;
     return QUIRE_OK;
+}
+
+quire_status quire_step_add(quire_step *step, quire_seq seq, const int32_t *tokens, size_t count)
+{
+    if (step == NULL || step->state != QUIRE__STEP_ADDING)
+        return quire__fail(QUIRE_ESTATE, "quire_step_add needs a step that was begun and not submitted");
+    quire__cache_lock(step->cache);
+    quire_status status = add(step, seq, tokens, count);
+    quire__cache_unlock(step->cache);
+    return status;
 }
 
 static quire_status enqueue_copies(quire_step *step)
@@ -148,10 +167,8 @@ static void fill_geometry(quire_cache *cache, quire_step *step)
                               .owner = cache};
 }
 
-quire_status quire_step_submit(quire_step *step)
+static void gather_rows(quire_step *step)
 {
-    if (step == NULL || step->state != QUIRE__STEP_ADDING)
-        return quire__fail(QUIRE_ESTATE, "quire_step_submit needs a step that was begun and not submitted");
     quire_cache *cache = step->cache;
 
     for (uint32_t i = 0, first = 0; i < step->row_count; first += step->rows[i++].added) {
@@ -167,6 +184,18 @@ quire_status quire_step_submit(quire_step *step)
         row->added = step->rows[i].added;
         row->length = (uint32_t)info.length + row->added; /* reserved tokens count from the commit on */
     }
+}
+
+/* What is sent belongs to the step's sequences, which nobody else changes while they are in it: without the lock. */
+quire_status quire_step_submit(quire_step *step)
+{
+    if (step == NULL || step->state != QUIRE__STEP_ADDING)
+        return quire__fail(QUIRE_ESTATE, "quire_step_submit needs a step that was begun and not submitted");
+    quire_cache *cache = step->cache;
+
+    quire__cache_lock(cache);
+    gather_rows(step);
+    quire__cache_unlock(cache);
     fill_geometry(cache, step);
     quire_status status = quire__tables_send(cache->tables, step->stream, step->sent, step->row_count, &step->view);
     if (status == QUIRE_OK)
@@ -177,7 +206,9 @@ quire_status quire_step_submit(quire_step *step)
     }
     step->prefixes_found = false;
     step->shared.group_count = 0;
+    quire__cache_lock(cache);
     step->state = QUIRE__STEP_SUBMITTED;
+    quire__cache_unlock(cache);
     return QUIRE_OK;
 }
 
@@ -192,7 +223,11 @@ quire_status quire__step_await_layer(quire_step *step, uint32_t layer)
 
     if (step->restore == 0 || part < step->parts_ready)
         return QUIRE_OK;
-    QUIRE__TRY(quire__mover_restore_wait(step->cache->mover, step->restore, part, step->stream));
+    quire__cache_lock(step->cache);
+    quire_status status = quire__mover_restore_wait(step->cache->mover, step->restore, part, step->stream);
+    quire__cache_unlock(step->cache);
+    if (status != QUIRE_OK)
+        return status;
     step->parts_ready = part + 1; /* parts arrive in order */
     return QUIRE_OK;
 }
@@ -206,18 +241,26 @@ quire_status quire_step_await_layer(quire_step *step, uint32_t layer)
     return quire__step_await_layer(step, layer);
 }
 
-quire_status quire_step_name(quire_step *step, quire_seq seq, const int32_t *tokens, size_t count)
+static quire_status name(quire_step *step, quire_seq seq, const int32_t *tokens, size_t count)
 {
     uint32_t index = 0;
 
-    if (step == NULL || step->state == QUIRE__STEP_NONE)
-        return quire__fail(QUIRE_ESTATE, "quire_step_name needs an open step");
     QUIRE__TRY(quire__cache_find(step->cache, seq, &index));
     if (!step->cache->faces[index].in_step)
         return quire__fail(QUIRE_ESTATE, "the sequence is not in this step");
     if (tokens == NULL)
         return quire__fail(QUIRE_EINVAL, "tokens must not be NULL");
     return quire__book_name(step->cache->book, index, tokens, count);
+}
+
+quire_status quire_step_name(quire_step *step, quire_seq seq, const int32_t *tokens, size_t count)
+{
+    if (step == NULL || step->state == QUIRE__STEP_NONE)
+        return quire__fail(QUIRE_ESTATE, "quire_step_name needs an open step");
+    quire__cache_lock(step->cache);
+    quire_status status = name(step, seq, tokens, count);
+    quire__cache_unlock(step->cache);
+    return status;
 }
 
 void quire__step_finish(quire_step *step)
@@ -242,7 +285,9 @@ static uint32_t settle_early_rows(quire_step *step)
         quire__step_row row = step->rows[i];
         quire__settled settled = QUIRE__SETTLED;
         while (row.early && (settled = quire__book_settle(cache->book, row.seq)) == QUIRE__SETTLING) {
+            quire__cache_unlock(cache);
             quire__clock_sleep_us(5);
+            quire__cache_lock(cache);
             quire__cache_take_in(cache);
         }
         if (settled == QUIRE__LOST) {
@@ -258,10 +303,8 @@ static uint32_t settle_early_rows(quire_step *step)
     return lost;
 }
 
-quire_status quire_step_commit(quire_step *step)
+static quire_status commit(quire_step *step)
 {
-    if (step == NULL || step->state != QUIRE__STEP_SUBMITTED)
-        return quire__fail(QUIRE_ESTATE, "quire_step_commit needs a submitted step");
     quire_cache *cache = step->cache;
 
     for (uint32_t i = 0; i < step->row_count; i++)
@@ -286,16 +329,28 @@ quire_status quire_step_commit(quire_step *step)
     return QUIRE_OK;
 }
 
+quire_status quire_step_commit(quire_step *step)
+{
+    if (step == NULL || step->state != QUIRE__STEP_SUBMITTED)
+        return quire__fail(QUIRE_ESTATE, "quire_step_commit needs a submitted step");
+    quire__cache_lock(step->cache);
+    quire_status status = commit(step);
+    quire__cache_unlock(step->cache);
+    return status;
+}
+
 void quire_step_cancel(quire_step *step)
 {
     if (step == NULL || step->state == QUIRE__STEP_NONE)
         return;
     quire_cache *cache = step->cache;
 
+    quire__cache_lock(cache);
     /* Unmarked, the step's slots could be given to a restore while its kernels still run. */
     if (quire__mover_step_mark(cache->mover, step->number, step->stream) != QUIRE_OK)
         (void)quire__device_stream_synchronize(cache->device, step->stream);
     for (uint32_t i = step->row_count; i-- > 0;)
         quire__book_cancel(cache->book, step->rows[i].seq);
     quire__step_finish(step);
+    quire__cache_unlock(cache);
 }

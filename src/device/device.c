@@ -92,6 +92,7 @@ quire_status quire__device_open(quire__device **device, const char *name, const 
     if (status != QUIRE_OK)
         return status;
     QUIRE__ASSERT(made->ops->size == sizeof(quire__device_ops));
+    pthread_mutex_init(&made->serial, NULL);
     snprintf(made->name, sizeof made->name, "%s", name);
     *device = made;
     return QUIRE_OK;
@@ -99,8 +100,10 @@ quire_status quire__device_open(quire__device **device, const char *name, const 
 
 void quire__device_close(quire__device *device)
 {
-    if (device != NULL)
-        device->ops->close(device);
+    if (device == NULL)
+        return;
+    pthread_mutex_destroy(&device->serial);
+    device->ops->close(device);
 }
 
 const char *quire__device_name(const quire__device *device)
@@ -165,6 +168,20 @@ quire_status quire__device_unmap(quire__device *device, void *memory, size_t byt
     return device->ops->unmap(device, memory, bytes);
 }
 
+/* ---- one at a time ------------------------------------------------------------------------------------------- */
+
+static void enter(quire__device *device)
+{
+    if (device->ops->capabilities & QUIRE__DEVICE_SERIAL)
+        pthread_mutex_lock(&device->serial);
+}
+
+static void leave(quire__device *device)
+{
+    if (device->ops->capabilities & QUIRE__DEVICE_SERIAL)
+        pthread_mutex_unlock(&device->serial);
+}
+
 /* ---- streams and events -------------------------------------------------------------------------------------- */
 
 quire_status quire__device_stream_open(quire__device *device, quire__stream **stream)
@@ -183,12 +200,18 @@ void quire__device_stream_close(quire__device *device, quire__stream *stream)
 
 quire_status quire__device_stream_synchronize(quire__device *device, quire__stream *stream)
 {
-    return device->ops->stream_synchronize(device, stream);
+    enter(device);
+    quire_status status = device->ops->stream_synchronize(device, stream);
+    leave(device);
+    return status;
 }
 
 quire_status quire__device_stream_wait(quire__device *device, quire__stream *stream, quire__event *event)
 {
-    return device->ops->stream_wait(device, stream, event);
+    enter(device);
+    quire_status status = device->ops->stream_wait(device, stream, event);
+    leave(device);
+    return status;
 }
 
 quire_status quire__device_event_open(quire__device *device, quire__event **event)
@@ -202,7 +225,7 @@ void quire__device_event_close(quire__device *device, quire__event *event)
         device->ops->event_close(device, event);
 }
 
-quire_status quire__device_event_record(quire__device *device, quire__event *event, quire__stream *stream)
+static quire_status record(quire__device *device, quire__event *event, quire__stream *stream)
 {
     QUIRE__TRY(device->ops->event_record(device, event, stream));
     if (device->fault_pending && device->fault_stream == stream) {
@@ -212,10 +235,22 @@ quire_status quire__device_event_record(quire__device *device, quire__event *eve
     return QUIRE_OK;
 }
 
+quire_status quire__device_event_record(quire__device *device, quire__event *event, quire__stream *stream)
+{
+    enter(device);
+    quire_status status = record(device, event, stream);
+    leave(device);
+    return status;
+}
+
 quire_status quire__device_event_query(quire__device *device, quire__event *event, bool *done)
 {
     bool now;
-    QUIRE__TRY(device->ops->event_query(device, event, &now));
+    enter(device);
+    quire_status status = device->ops->event_query(device, event, &now);
+    leave(device);
+    if (status != QUIRE_OK)
+        return status;
     if (now && event->failed) {
         event->failed = false;
         return quire__fail(QUIRE_EDEVICE, "device %s: a copy failed, as a test asked", device->name);
@@ -226,10 +261,8 @@ quire_status quire__device_event_query(quire__device *device, quire__event *even
 
 /* ---- work ---------------------------------------------------------------------------------------------------- */
 
-quire_status quire__device_copy(quire__device *device, quire__stream *stream, const quire__copy *copies, size_t count)
+static quire_status copy(quire__device *device, quire__stream *stream, const quire__copy *copies, size_t count)
 {
-    if (count == 0)
-        return QUIRE_OK;
     if (device->fail_copy > 0 && --device->fail_copy == 0) {
         device->fault_pending = true;
         device->fault_stream = stream;
@@ -238,11 +271,24 @@ quire_status quire__device_copy(quire__device *device, quire__stream *stream, co
     return device->ops->copy(device, stream, copies, count);
 }
 
+quire_status quire__device_copy(quire__device *device, quire__stream *stream, const quire__copy *copies, size_t count)
+{
+    if (count == 0)
+        return QUIRE_OK;
+    enter(device);
+    quire_status status = copy(device, stream, copies, count);
+    leave(device);
+    return status;
+}
+
 quire_status quire__device_launch(quire__device *device, quire__stream *stream, quire__kernel kernel,
                                   const quire__kernel_args *args)
 {
     QUIRE__ASSERT(kernel < QUIRE__KERNEL_COUNT);
-    return device->ops->launch(device, stream, kernel, args);
+    enter(device);
+    quire_status status = device->ops->launch(device, stream, kernel, args);
+    leave(device);
+    return status;
 }
 
 void quire__device_fail_copy(quire__device *device, uint64_t nth)

@@ -6,7 +6,8 @@
  * after it has completed. The host device runs everything at once, which is one legal order; the sim device picks
  * an order as unkind as the contract allows. device_conformance in tests/ runs over all three.
  *
- * Callers use the quire__device_* wrappers, never a slot. One thread at a time.
+ * Callers use the quire__device_* wrappers, never a slot. Several threads may use a device at the same time, each with
+ * streams and events of its own; launches go in from one thread at a time. Opening and closing is for one thread.
  */
 #ifndef QUIRE_DEVICE_H
 #define QUIRE_DEVICE_H
@@ -33,7 +34,8 @@ typedef struct quire__copy {
 
 enum {
     QUIRE__DEVICE_CPU_VISIBLE = 1u, /* the CPU may read device memory once an event says that it is written */
-    QUIRE__DEVICE_IMMEDIATE = 2u    /* every operation is complete when its call returns */
+    QUIRE__DEVICE_IMMEDIATE = 2u,   /* every operation is complete when its call returns */
+    QUIRE__DEVICE_SERIAL = 4u       /* its slots take one thread at a time: the wrappers see to it */
 };
 
 typedef struct quire__device_config {

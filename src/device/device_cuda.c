@@ -13,6 +13,7 @@
 
 #ifdef QUIRE_HAVE_CUDA
 #include <cuda_runtime_api.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "base/status.h"
@@ -25,7 +26,7 @@ enum { BATCH_MOST = 256 }; /* copies of one cudaMemcpyBatchAsync: their arrays a
 typedef struct cuda_device {
     quire__device base;
     int ordinal;
-    bool batches; /* cudaMemcpyBatchAsync works here, as far as we know */
+    atomic_bool batches; /* cudaMemcpyBatchAsync works here, as far as we know */
 } cuda_device;
 
 typedef struct cuda_event {

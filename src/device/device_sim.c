@@ -607,7 +607,7 @@ static void sim_close(quire__device *device)
 static const quire__device_ops sim_ops = {
     .name = "sim",
     .size = sizeof(quire__device_ops),
-    .capabilities = QUIRE__DEVICE_CPU_VISIBLE,
+    .capabilities = QUIRE__DEVICE_CPU_VISIBLE | QUIRE__DEVICE_SERIAL,
     .granule = GRANULE,
     .close = sim_close,
     .memory_limit = sim_memory_limit,

@@ -4,6 +4,8 @@
  * is done; workers join when they notice. Nobody waits for a worker that has not joined, so a job that the caller
  * finishes alone costs no wake-up, which matters where other threads own the second core.
  *
+ *   caller      taken by the thread whose job the workers do. Another thread that calls meanwhile does its job alone: that
+ *               is never wrong, and nobody waits
  *   lock        owns body, arg, count, open, stopping, and every change of `generation` and `inside`
  *   generation  rises when a job opens. Read without the lock by spinning workers, as a hint only
  *   next        the next index to take; taken by fetch-add
@@ -36,7 +38,7 @@ struct quire__parallel {
     uint32_t threads;
     uint32_t workers; /* started by us: threads - 1, or none */
     pthread_t *worker;
-    pthread_mutex_t lock;
+    pthread_mutex_t caller, lock;
     pthread_cond_t opened, emptied;
     bool open, stopping;
     void (*body)(void *arg, size_t index);
@@ -144,6 +146,7 @@ quire_status quire__parallel_open(quire__parallel **parallel, uint32_t threads, 
     made->fn = fn;
     made->user = user;
     made->threads = threads != 0 ? threads : cpu_count();
+    pthread_mutex_init(&made->caller, NULL);
     pthread_mutex_init(&made->lock, NULL);
     pthread_cond_init(&made->opened, NULL);
     pthread_cond_init(&made->emptied, NULL);
@@ -172,6 +175,7 @@ void quire__parallel_close(quire__parallel *parallel)
     pthread_cond_destroy(&parallel->emptied);
     pthread_cond_destroy(&parallel->opened);
     pthread_mutex_destroy(&parallel->lock);
+    pthread_mutex_destroy(&parallel->caller);
     free(parallel->worker);
     free(parallel);
 }
@@ -182,7 +186,7 @@ void quire__parallel_for(quire__parallel *parallel, size_t count, void (*body)(v
         parallel->fn(parallel->user, count, body, arg);
         return;
     }
-    if (parallel->workers == 0 || count <= 1) {
+    if (parallel->workers == 0 || count <= 1 || pthread_mutex_trylock(&parallel->caller) != 0) {
         for (size_t i = 0; i < count; i++)
             body(arg, i);
         return;
@@ -208,6 +212,7 @@ void quire__parallel_for(quire__parallel *parallel, size_t count, void (*body)(v
     while (atomic_load(&parallel->inside) != 0)
         pthread_cond_wait(&parallel->emptied, &parallel->lock);
     pthread_mutex_unlock(&parallel->lock);
+    pthread_mutex_unlock(&parallel->caller);
 }
 
 uint32_t quire__parallel_threads(const quire__parallel *parallel)

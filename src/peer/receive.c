@@ -94,7 +94,9 @@ static quire_status write_blocks(quire_peer *peer, quire_step *step, uint32_t in
     quire_cache *cache = peer->cache;
     size_t block_bytes = cache->layout.block_bytes;
     uint32_t blocks = 0, changed = 0;
+    quire__cache_lock(cache);
     const int32_t *slots = quire__book_seq_table(cache->book, index, &blocks, &changed, false);
+    quire__cache_unlock(cache); /* the sequence is in our step: nobody else changes its table */
 
     for (uint32_t i = (uint32_t)(from / cache->layout.block_tokens); i < quire__peer_block_count(peer, to); i++) {
         quire__copy copy = {.destination = cache->arena + (size_t)slots[i] * block_bytes,
@@ -113,7 +115,11 @@ static quire_status write_step(quire_peer *peer, quire_seq seq, uint32_t first, 
     quire_step *step = NULL;
     uint32_t index = 0;
 
-    QUIRE__TRY(quire__cache_find(cache, seq, &index));
+    quire__cache_lock(cache);
+    quire_status found = quire__cache_find(cache, seq, &index);
+    quire__cache_unlock(cache);
+    if (found != QUIRE_OK)
+        return found;
     QUIRE__TRY(quire_step_begin(cache, NULL, &step));
     quire_status status = quire_step_add(step, seq, peer->tokens + from, to - from);
     if (status == QUIRE_OK)

@@ -116,7 +116,11 @@ static quire_status send_windows(sending *s)
 {
     int window = 0;
 
-    QUIRE__TRY(quire__mover_step_chain(s->cache->mover, s->staging->stream));
+    quire__cache_lock(s->cache);
+    quire_status status = quire__mover_step_chain(s->cache->mover, s->staging->stream);
+    quire__cache_unlock(s->cache);
+    if (status != QUIRE_OK)
+        return status;
     if (s->first < s->end)
         QUIRE__TRY(fetch_window(s, s->first, window));
     for (uint32_t first = s->first; first < s->end && any_alive(s); first = window_end(s, first)) {
@@ -180,16 +184,40 @@ static void negotiate(sending *s, uint64_t domain)
     }
 }
 
+/* Nobody else may change the sequence, nor move its blocks, until give_sequence. */
+static quire_status take_sequence(sending *s, quire_seq seq, uint32_t *index, quire_seq_info *info)
+{
+    quire_cache *cache = s->cache;
+    uint32_t blocks = 0, changed = 0;
+
+    quire__cache_lock(cache);
+    quire_status status = check_sequence(cache, seq, index, info);
+    if (status == QUIRE_OK) {
+        cache->faces[*index].busy = true;
+        cache->sending++;
+        s->tokens = info->length;
+        s->end = quire__peer_block_count(s->staging, info->length);
+        s->slots = quire__book_seq_table(cache->book, *index, &blocks, &changed, false);
+        quire__book_seq_tokens(cache->book, *index, 0, info->length, s->staging->tokens);
+    }
+    quire__cache_unlock(cache);
+    return status;
+}
+
+static void give_sequence(sending *s, uint32_t index)
+{
+    quire__cache_lock(s->cache);
+    s->cache->faces[index].busy = false;
+    s->cache->sending--;
+    quire__cache_unlock(s->cache);
+}
+
 static quire_status send_to_all(sending *s, quire_seq seq)
 {
     quire_seq_info info;
-    uint32_t index = 0, blocks = 0, changed = 0;
+    uint32_t index = 0;
 
-    QUIRE__TRY(check_sequence(s->cache, seq, &index, &info));
-    s->tokens = info.length;
-    s->end = quire__peer_block_count(s->staging, info.length);
-    s->slots = quire__book_seq_table(s->cache->book, index, &blocks, &changed, false);
-    quire__book_seq_tokens(s->cache->book, index, 0, info.length, s->staging->tokens);
+    QUIRE__TRY(take_sequence(s, seq, &index, &info));
     negotiate(s, info.domain);
     quire_status status = send_windows(s);
     if (status != QUIRE_OK) { /* the others wait for blocks that will not come */
@@ -198,12 +226,12 @@ static quire_status send_to_all(sending *s, quire_seq seq)
             s->peers[p]->broken = true;
             s->peers[p]->transport.interrupt(s->peers[p]->transport.user);
         }
-        return status;
     }
-    for (size_t p = 0; p < s->count; p++)
+    give_sequence(s, index);
+    for (size_t p = 0; p < s->count && status == QUIRE_OK; p++)
         if (alive(s->peers[p]))
             note(s->peers[p], take_answer(s->peers[p], s->tokens));
-    return QUIRE_OK;
+    return status;
 }
 
 quire_status quire_peer_broadcast(quire_peer *const *peers, size_t count, quire_seq seq, quire_status *results,
