@@ -39,7 +39,7 @@ enum {
     MARK_WAYS = 4,
     BUSY_TRIES = 8,      /* victims passed over because a copy has them */
     LEAST_EVENTS = 256, /* evictions between two rankings: few at first, then many */
-    MOST_EVENTS = 16384,
+    MOST_EVENTS = 65536,
     TICK = 16 /* ms */
 };
 

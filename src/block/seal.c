@@ -45,6 +45,8 @@ static bool plan_offload(quire__book *book, const quire__chain *chain, uint32_t 
     quire__node *record = &book->pool.nodes[node];
     if (quire__plan_room(plan) == 0 || (record->reads & QUIRE__READS_DEVICE)) /* an offload given up still reads it */
         return false;
+    if (!quire__evict_worth_offload(&book->evict[QUIRE_TIER_DEVICE], node))
+        return false;
     uint32_t slot = host_slot(book, chain->nodes, at);
     if (slot == QUIRE__NONE)
         return false;
