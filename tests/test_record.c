@@ -1,4 +1,5 @@
-/* Recording: what a cache was asked is replayed to the same hits, and no failure of the recording reaches the cache. */
+/* Recording: what a cache was asked is replayed to the same hits, and no failure of the recording reaches the
+ * cache. */
 #include "support/testing.h"
 
 #include <stdio.h>
@@ -117,7 +118,8 @@ static void log_line(void *user, quire_log_level level, const char *line)
     snprintf(lines + length, 1024 - length, "%s\n", line);
 }
 
-static quire_cache *open_cache(const char *path, const char *policy, int tokens, uint32_t device, uint32_t host, char *lines)
+static quire_cache *open_cache(const char *path, const char *policy, int tokens, uint32_t device,
+                               uint32_t host, char *lines)
 {
     quire_options options;
     quire_group group;
@@ -146,7 +148,8 @@ static replay_trace read_back(const char *path)
 }
 
 /* Records random work; returns the cache's own figures, and the name of the file. */
-static quire_stats record(uint64_t seed, const char *policy, int tokens, uint32_t device, uint32_t host, char *path, char *written)
+static quire_stats record(uint64_t seed, const char *policy, int tokens, uint32_t device, uint32_t host,
+                          char *path, char *written)
 {
     char lines[1024] = "";
     work w = {.seed = seed};
@@ -172,13 +175,14 @@ static void check_rerun(uint64_t seed, const char *policy, int tokens, uint32_t 
     replay_rerun rerun;
     replay_error error;
     unlink(written);
-    if (replay_recorded_rerun(trace.recorded, trace.recorded->policy, trace.recorded->device_blocks, trace.recorded->host_blocks, &rerun,
-                              &error))
+    if (replay_recorded_rerun(trace.recorded, trace.recorded->policy, trace.recorded->device_blocks,
+                              trace.recorded->host_blocks, &rerun, &error))
         fail_msg("%s", error.text);
-    print_message("%llu matches: %llu tokens found on the device, %llu on the host, %llu in part; %llu evictions\n",
-                  (unsigned long long)stats.matches, (unsigned long long)stats.hit_tokens_device,
-                  (unsigned long long)stats.hit_tokens_host, (unsigned long long)stats.hit_tokens_partial,
-                  (unsigned long long)stats.evictions_device);
+    print_message(
+        "%llu matches: %llu tokens found on the device, %llu on the host, %llu in part; %llu evictions\n",
+        (unsigned long long)stats.matches, (unsigned long long)stats.hit_tokens_device,
+        (unsigned long long)stats.hit_tokens_host, (unsigned long long)stats.hit_tokens_partial,
+        (unsigned long long)stats.evictions_device);
     assert_int_equal(rerun.matches, stats.matches);
     assert_int_equal(rerun.match_tokens, stats.match_tokens);
     assert_int_equal(rerun.differing, 0);
@@ -253,9 +257,11 @@ static void a_recording_that_cannot_be_written_is_a_warning_and_no_more(void **s
     for (int i = 0; i < 2; i++) {
         char lines[1024] = "", link[64];
         snprintf(link, sizeof link, "%s", paths[i]);
-        if (i == 1) { /* the name gets a number when caches came before: so a link, under the name it will have */
+        if (i ==
+            1) { /* the name gets a number when caches came before: so a link, under the name it will have */
             work probe = {.cache = open_cache("/does/not/exist", "lru", 0, 20, 0, lines)};
-            unsigned number = (unsigned)strtoul(strrchr(quire_cache_options(probe.cache)->trace, '.') + 1, NULL, 10);
+            unsigned number =
+                (unsigned)strtoul(strrchr(quire_cache_options(probe.cache)->trace, '.') + 1, NULL, 10);
             quire_cache_close(probe.cache);
             lines[0] = '\0';
             snprintf(link, sizeof link, "/tmp/quire-full-%d.%u", (int)getpid(), number + 1);
@@ -271,7 +277,8 @@ static void a_recording_that_cannot_be_written_is_a_warning_and_no_more(void **s
         char written[80];
         snprintf(written, sizeof written, "%s", quire_cache_options(w.cache)->trace);
         quire_cache_close(w.cache);
-        assert_non_null(strstr(lines, i == 0 ? "nothing is recorded: cannot write" : "ends here: No space left"));
+        assert_non_null(
+            strstr(lines, i == 0 ? "nothing is recorded: cannot write" : "ends here: No space left"));
         assert_ptr_equal(strchr(lines, '\n'), strrchr(lines, '\n')); /* once */
         if (i == 1)
             unlink(written);
@@ -281,12 +288,29 @@ static void a_recording_that_cannot_be_written_is_a_warning_and_no_more(void **s
 static void damaged_recordings_are_named_by_their_line(void **state)
 {
     (void)state;
-    static const char header[] = "# quire-trace v1 block=4 device=20 host=0 bytes=256 sequences=2 longest=80 domains=1 "
-                                 "watermark=0 offload=1 policy=lru tokens=no\n0 o 0 0\n0 m 0 9 0 0 0 - -\n"
-                                 "1 s 0:9:0123456789abcdef,0123456789abcdee\n";
+    static const char header[] =
+        "# quire-trace v1 block=4 device=20 host=0 bytes=256 sequences=2 longest=80 domains=1 "
+        "watermark=0 offload=1 policy=lru tokens=no\n0 o 0 0\n0 m 0 9 0 0 0 - -\n"
+        "1 s 0:9:0123456789abcdef,0123456789abcdee\n";
     static const char *const bad[] = {
-        "2 o 0 0", "2 o 2 0", "2 o 1", "2 x 1", "2 m 1 9 0 0 0 - -", "2 m 0 9 0 0 0 - -", "2 q", "x", "2", "2 s 0:0",
-        "2 s 0:3", "2 s 0:3:0123", "2 s 0:1:0123456789abcdef", "2 t 0 10", "2 f 0 0", "2 x 0 0", "2 s 1:1", "-1 x 0",
+        "2 o 0 0",
+        "2 o 2 0",
+        "2 o 1",
+        "2 x 1",
+        "2 m 1 9 0 0 0 - -",
+        "2 m 0 9 0 0 0 - -",
+        "2 q",
+        "x",
+        "2",
+        "2 s 0:0",
+        "2 s 0:3",
+        "2 s 0:3:0123",
+        "2 s 0:1:0123456789abcdef",
+        "2 t 0 10",
+        "2 f 0 0",
+        "2 x 0 0",
+        "2 s 1:1",
+        "-1 x 0",
         "2 s 0:99999999999",
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

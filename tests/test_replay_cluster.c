@@ -17,7 +17,8 @@ static void serve(replay_node *node, const int32_t *tokens, uint32_t count)
 }
 
 /* Of a stretch, the first block tells: a node's share is as many stretches as it has first blocks of. */
-static uint32_t expected(replay_node *node, const replay_router *router, const int32_t *tokens, uint32_t count)
+static uint32_t expected(replay_node *node, const replay_router *router, const int32_t *tokens,
+                         uint32_t count)
 {
     quire_hit hit;
     uint32_t matched = 0;
@@ -37,13 +38,18 @@ static void the_index_knows_what_the_nodes_have(void **state)
     replay_node nodes[NODES];
     replay_router router;
     replay_error error;
-    replay_node_config config = {.geometry = {BLOCK, 1, 600, 0}, .policy = "lru", .max_sequences = 1, .longest = LONGEST,
-                                 .max_domains = 2, .events = 4096};
+    replay_node_config config = {.geometry = {BLOCK, 1, 600, 0},
+                                 .policy = "lru",
+                                 .max_sequences = 1,
+                                 .longest = LONGEST,
+                                 .max_domains = 2,
+                                 .events = 4096};
     for (int n = 0; n < NODES; n++)
         assert_int_equal(replay_node_open(&nodes[n], &config, &error), 0);
     assert_int_equal(replay_router_open(&router, NODES, BLOCK, 4096, &error), 0);
     for (int i = 0; i < (replay_small() ? 300 : 3000); i++) {
-        uint32_t s = (uint32_t)(quire__random(&seed) % SESSIONS), n = (uint32_t)(quire__random(&seed) % NODES);
+        uint32_t s = (uint32_t)(quire__random(&seed) % SESSIONS),
+                 n = (uint32_t)(quire__random(&seed) % NODES);
         if (lengths[s] > LONGEST - 700)
             lengths[s] = (uint32_t)(quire__random(&seed) % 600);
         for (uint32_t more = 1 + (uint32_t)(quire__random(&seed) % 700); more > 0; more--)
@@ -96,7 +102,8 @@ static void routing_by_prefix_finds_more_and_in_turn_is_even(void **state)
     replay_job job;
     replay_open_fixture(&job, &options);
     options.model.prefill_rate = 60000; /* so that load is not all that counts */
-    replay_cluster_result prefix = route(&job, 4, REPLAY_ROUTE_PREFIX), load = route(&job, 4, REPLAY_ROUTE_LOAD);
+    replay_cluster_result prefix = route(&job, 4, REPLAY_ROUTE_PREFIX),
+                          load = route(&job, 4, REPLAY_ROUTE_LOAD);
     replay_cluster_result turn = route(&job, 4, REPLAY_ROUTE_ROUND_ROBIN);
     assert_true(prefix.hit_device > load.hit_device * 3 / 2);
     assert_true(prefix.hit_device > turn.hit_device * 3 / 2);

@@ -12,7 +12,8 @@ static replay_outcome exact(const replay_job *job, const char *policy, uint64_t 
     replay_outcome outcome;
     replay_error error;
     replay_setup setup = {.geometry = {job->block_tokens, job->block_bytes, (uint32_t)device, (uint32_t)host},
-                          .policy = policy, .output = true};
+                          .policy = policy,
+                          .output = true};
     if (replay_drive(&job->trace, &setup, &outcome, &error))
         fail_msg("%s", error.text);
     return outcome;
@@ -89,7 +90,8 @@ static void two_tiers_find_what_the_larger_one_finds(void **state)
         replay_outcome both = exact(&job, "lru", device, host);
         double found = points(&job, both.hit_device + both.hit_host);
         assert_true(fabs(found - points(&job, exact(&job, "lru", larger, 0).hit_device)) < 0.2);
-        assert_true(fabs(points(&job, both.hit_device) - points(&job, exact(&job, "lru", device, 0).hit_device)) < 0.2);
+        assert_true(fabs(points(&job, both.hit_device) -
+                         points(&job, exact(&job, "lru", device, 0).hit_device)) < 0.2);
         assert_true((both.hit_host > 0) == (host > device));
     }
     replay_job_close(&job);

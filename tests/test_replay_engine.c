@@ -4,10 +4,16 @@
 #include "base/hash.h"
 #include "engine.h"
 
-static const replay_engine_model usual = {.prefill_rate = 20000, .decode_seconds = 0.02, .offload_rate = 20e9,
-                                          .restore_rate = 20e9, .speed = 1, .batch = 256, .step_tokens = 8192};
+static const replay_engine_model usual = {.prefill_rate = 20000,
+                                          .decode_seconds = 0.02,
+                                          .offload_rate = 20e9,
+                                          .restore_rate = 20e9,
+                                          .speed = 1,
+                                          .batch = 256,
+                                          .step_tokens = 8192};
 
-static replay_outcome run(const replay_trace *trace, uint32_t device, uint32_t host, const replay_engine_model *model)
+static replay_outcome run(const replay_trace *trace, uint32_t device, uint32_t host,
+                          const replay_engine_model *model)
 {
     replay_outcome outcome;
     replay_error error;
@@ -23,7 +29,8 @@ static void nothing_is_lost_however_short_memory_is(void **state)
     replay_options options;
     replay_job job;
     replay_open_fixture(&job, &options);
-    uint64_t seed = test_seed("engine", 3), all = job.trace.input_tokens + job.trace.output_tokens, preempted = 0;
+    uint64_t seed = test_seed("engine", 3), all = job.trace.input_tokens + job.trace.output_tokens,
+             preempted = 0;
     uint32_t longest = job.trace.longest / 16 + 1;
     for (int i = 0; i < (replay_small() ? 4 : 16); i++) {
         replay_engine_model model = usual;
@@ -57,7 +64,8 @@ static void the_same_run_comes_to_the_same(void **state)
     replay_options options;
     replay_job job;
     replay_open_fixture(&job, &options);
-    replay_outcome first = run(&job.trace, 12000, 30000, &usual), second = run(&job.trace, 12000, 30000, &usual);
+    replay_outcome first = run(&job.trace, 12000, 30000, &usual),
+                   second = run(&job.trace, 12000, 30000, &usual);
     first.book_seconds = second.book_seconds = first.whole_seconds = second.whole_seconds = 0;
     assert_memory_equal(&first, &second, sizeof first);
     replay_job_close(&job);

@@ -1,5 +1,5 @@
-/* quire-replay's figures against simulators that share nothing with it: LRU request by request, the stack distances
- * against exact runs, the clairvoyant against one that looks at every future. */
+/* quire-replay's figures against simulators that share nothing with it: LRU request by request, the stack
+ * distances against exact runs, the clairvoyant against one that looks at every future. */
 #include "support/testing.h"
 
 #include <stdio.h>
@@ -24,8 +24,8 @@ static replay_trace read_trace(const char *path)
     replay_trace trace;
     replay_error error;
     replay_read_result result;
-    replay_read_options options = {.strict = true, .piece_tokens = 512, .memory = UINT64_C(8) << 30,
-                                   .longest_line = 64 << 20};
+    replay_read_options options = {
+        .strict = true, .piece_tokens = 512, .memory = UINT64_C(8) << 30, .longest_line = 64 << 20};
     if (!replay_read_json_supported())
         SKIP_BECAUSE("this build has no cJSON");
     if (replay_read(&trace, path, &options, &result, &error))
@@ -33,7 +33,8 @@ static replay_trace read_trace(const char *path)
     return trace;
 }
 
-/* Conversations of a few letters, so that prompts also part inside blocks; some end in the middle of what is cached. */
+/* Conversations of a few letters, so that prompts also part inside blocks; some end in the middle of what is
+ * cached. */
 static replay_trace random_trace(uint64_t seed, uint32_t requests, uint32_t letters)
 {
     enum { SESSIONS = 12, LONGEST = 300 };
@@ -46,15 +47,17 @@ static replay_trace random_trace(uint64_t seed, uint32_t requests, uint32_t lett
         uint32_t session = (uint32_t)(quire__random(&seed) % SESSIONS);
         if (lengths[session] == 0 || quire__random(&seed) % 10 == 0) {
             uint32_t other = (uint32_t)(quire__random(&seed) % SESSIONS);
-            lengths[session] = (uint32_t)(quire__random(&seed) % (lengths[other] + 1)); /* a start of another's */
+            lengths[session] =
+                (uint32_t)(quire__random(&seed) % (lengths[other] + 1)); /* a start of another's */
             memmove(said[session], said[other], lengths[session] * sizeof(int32_t));
         }
         uint32_t more = 1 + (uint32_t)(quire__random(&seed) % 40);
         for (; more > 0 && lengths[session] < LONGEST; more--)
             said[session][lengths[session]++] = (int32_t)(quire__random(&seed) % letters);
         assert_int_equal(replay_trace_begin(&trace, &error), 0);
-        trace.requests[i].input = quire__random(&seed) % 4 ? lengths[session]
-                                                          : 1 + (uint32_t)(quire__random(&seed) % lengths[session]);
+        trace.requests[i].input = quire__random(&seed) % 4
+                                      ? lengths[session]
+                                      : 1 + (uint32_t)(quire__random(&seed) % lengths[session]);
         trace.requests[i].output = (uint32_t)(quire__random(&seed) % 20);
         trace.requests[i].time_us = i;
         for (uint32_t t = 0; t < trace.requests[i].input; t++)
@@ -70,8 +73,11 @@ static uint64_t compare(const replay_trace *trace, uint32_t block_tokens, uint32
 {
     replay_node node;
     replay_error error;
-    replay_node_config config = {.geometry = {block_tokens, 1, blocks, 0}, .policy = "lru", .max_sequences = 1,
-                                 .longest = trace->longest + 1, .max_domains = 1};
+    replay_node_config config = {.geometry = {block_tokens, 1, blocks, 0},
+                                 .policy = "lru",
+                                 .max_sequences = 1,
+                                 .longest = trace->longest + 1,
+                                 .max_domains = 1};
     if (replay_node_open(&node, &config, &error))
         fail_msg("%s", error.text);
     naive_lru *naive = naive_lru_open(block_tokens, blocks);
@@ -88,8 +94,9 @@ static uint64_t compare(const replay_trace *trace, uint32_t block_tokens, uint32
             continue;
         naive_served wanted = naive_lru_serve(naive, tokens, input, total);
         if (served.hit.tokens != wanted.hit || served.hit.partial != wanted.partial)
-            fail_msg("request %u, blocks of %u, %u of them: found %zu tokens (%zu in part), the simulator %u (%u)", i,
-                     block_tokens, blocks, served.hit.tokens, served.hit.partial, wanted.hit, wanted.partial);
+            fail_msg(
+                "request %u, blocks of %u, %u of them: found %zu tokens (%zu in part), the simulator %u (%u)",
+                i, block_tokens, blocks, served.hit.tokens, served.hit.partial, wanted.hit, wanted.partial);
         found += wanted.hit;
     }
     quire_stats stats = {.size = sizeof stats};
@@ -139,7 +146,7 @@ static void lru_finds_what_a_simple_simulator_finds_in_a_whole_trace(void **stat
     replay_trace_close(&trace);
 }
 
-/* ---- stack distances --------------------------------------------------------------------------------------- */
+/* ---- stack distances ----------------------------------------------------------------------------------- */
 
 static void the_stack_distances_are_exact_where_a_block_is_a_piece(void **state)
 {
@@ -152,7 +159,8 @@ static void the_stack_distances_are_exact_where_a_block_is_a_piece(void **state)
     assert_int_equal(replay_lru_curve(&paths, capacities, 6, hits, &error), 0);
     for (int i = 0; i < 6; i++) {
         replay_outcome outcome;
-        replay_setup setup = {.geometry = {1, 1, (uint32_t)capacities[i], 0}, .policy = "lru", .pieces = true};
+        replay_setup setup = {
+            .geometry = {1, 1, (uint32_t)capacities[i], 0}, .policy = "lru", .pieces = true};
         assert_int_equal(replay_drive(&trace, &setup, &outcome, &error), 0);
         assert_int_equal(outcome.hit_device, hits[i]);
     }
@@ -161,7 +169,7 @@ static void the_stack_distances_are_exact_where_a_block_is_a_piece(void **state)
     replay_trace_close(&trace);
 }
 
-/* ---- the clairvoyant --------------------------------------------------------------------------------------- */
+/* ---- the clairvoyant ----------------------------------------------------------------------------------- */
 
 typedef struct oracle {
     const replay_trace *trace;
@@ -192,7 +200,8 @@ static void evict_latest(oracle *oracle, uint32_t now, uint32_t spare)
 {
     uint32_t latest = 0, victim = UINT32_MAX;
     for (uint32_t id = 0; id < oracle->trace->units; id++) {
-        if (!oracle->held[id] || !leaf(oracle, id) || (spare != UINT32_MAX && next_use(oracle->trace, spare, id) == spare))
+        if (!oracle->held[id] || !leaf(oracle, id) ||
+            (spare != UINT32_MAX && next_use(oracle->trace, spare, id) == spare))
             continue;
         uint32_t next = next_use(oracle->trace, now, id);
         if (victim == UINT32_MAX || next > latest) {

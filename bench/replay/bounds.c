@@ -1,19 +1,19 @@
 /* bounds.c: three cache policies on stretches of paths (paths.h).
  *
- * LRU is a stack algorithm, leaf-first too: order all blocks by last use, those of one request by depth, and the cache of
- * C blocks holds the first C. A path's blocks enter at the top together, the head first, so in this order a block stands
- * before all that are below it in the tree; the first C are prefix-closed. The position of the block at depth d whose
- * last user is p is
+ * LRU is a stack algorithm, leaf-first too: order all blocks by last use, those of one request by depth, and
+ * the cache of C blocks holds the first C. A path's blocks enter at the top together, the head first, so in
+ * this order a block stands before all that are below it in the tree; the first C are prefix-closed. The
+ * position of the block at depth d whose last user is p is
  *
  *    (blocks whose last user came after p) + (d - depth of the first block that p still is the last user of)
  *
- * and a Fenwick tree over the requests has the sum. A stretch is found, from its begin on, as far as C reaches: one
- * interval, whatever C is. (Mattson et al., 1970; the tree is Bennett and Kruskal's, 1975.)
+ * and a Fenwick tree over the requests has the sum. A stretch is found, from its begin on, as far as C
+ * reaches: one interval, whatever C is. (Mattson et al., 1970; the tree is Bennett and Kruskal's, 1975.)
  *
- * The clairvoyant evicts what is used latest in the future (Belady, 1966). A block is used whenever one below it is, so
- * its next use is never later: among equals the deepest goes first, and that is leaf-first by itself. All blocks with
- * the same next user n are one range of n's path, so the state is a range for each n, and evicting cuts the range of the
- * largest n at its deep end.
+ * The clairvoyant evicts what is used latest in the future (Belady, 1966). A block is used whenever one below
+ * it is, so its next use is never later: among equals the deepest goes first, and that is leaf-first by
+ * itself. All blocks with the same next user n are one range of n's path, so the state is a range for each n,
+ * and evicting cuts the range of the largest n at its deep end.
  */
 #include "bounds.h"
 
@@ -32,11 +32,11 @@ uint64_t replay_infinite(const replay_paths *paths)
     return found;
 }
 
-/* ---- LRU --------------------------------------------------------------------------------------------------- */
+/* ---- LRU ----------------------------------------------------------------------------------------------- */
 
 typedef struct stack {
     const replay_paths *paths;
-    uint64_t *sums;  /* Fenwick tree: blocks by last user */
+    uint64_t *sums; /* Fenwick tree: blocks by last user */
     uint32_t *begin; /* of a request: the first of its blocks that it still is the last user of */
     size_t requests;
 } stack;
@@ -55,13 +55,15 @@ static uint64_t up_to(const stack *stack, uint32_t request)
     return sum;
 }
 
-/* Calls fn for each stretch with the stack position of its first block; `length` is cut to what may be found. */
+/* Calls fn for each stretch with the stack position of its first block; `length` is cut to what may be found.
+ * */
 static int each_position(const replay_paths *paths,
-                         void (*fn)(void *arg, uint32_t request, uint64_t position, uint32_t length), void *arg,
-                         replay_error *error)
+                         void (*fn)(void *arg, uint32_t request, uint64_t position, uint32_t length),
+                         void *arg, replay_error *error)
 {
     size_t requests = paths->trace->request_count, at = 0;
-    stack stack = {paths, calloc(requests + 1, sizeof(uint64_t)), calloc(requests, sizeof(uint32_t)), requests};
+    stack stack = {paths, calloc(requests + 1, sizeof(uint64_t)), calloc(requests, sizeof(uint32_t)),
+                   requests};
     uint64_t all = 0;
     int status = 0;
     if (!stack.sums || !stack.begin)
@@ -73,7 +75,8 @@ static int each_position(const replay_paths *paths,
             const replay_stretch *s = &paths->stretches[at];
             uint32_t end = replay_smaller(s->end, most);
             if (end > s->begin)
-                fn(arg, r, all - up_to(&stack, s->before) + (s->begin - stack.begin[s->before]), end - s->begin);
+                fn(arg, r, all - up_to(&stack, s->before) + (s->begin - stack.begin[s->before]),
+                   end - s->begin);
         }
         for (size_t i = first; i < at; i++) {
             const replay_stretch *s = &paths->stretches[i];
@@ -93,7 +96,7 @@ static int each_position(const replay_paths *paths,
 typedef struct curve {
     const uint64_t *capacities;
     size_t count;
-    uint64_t *hits;         /* [count], or NULL */
+    uint64_t *hits; /* [count], or NULL */
     uint32_t *request_hits; /* [requests][count], or NULL */
 } curve;
 
@@ -128,13 +131,13 @@ int replay_lru_hits(const replay_paths *paths, const uint64_t *capacities, size_
     return each_position(paths, count_position, &curve, error);
 }
 
-/* ---- the clairvoyant --------------------------------------------------------------------------------------- */
+/* ---- the clairvoyant ----------------------------------------------------------------------------------- */
 
 typedef struct seer {
     const replay_paths *paths;
-    size_t *first, *order;  /* stretches by `before`: order[first[p]] .. order[first[p + 1]] */
-    uint32_t *begin, *end;  /* of a request: the range of its path that it uses next and that is held */
-    uint32_t *heap;         /* requests that had a range when they entered, the latest at the top */
+    size_t *first, *order; /* stretches by `before`: order[first[p]] .. order[first[p + 1]] */
+    uint32_t *begin, *end; /* of a request: the range of its path that it uses next and that is held */
+    uint32_t *heap; /* requests that had a range when they entered, the latest at the top */
     bool *in_heap;
     size_t heap_count;
     uint64_t held;
@@ -230,7 +233,8 @@ static void pass_on(seer *seer, uint32_t r)
     }
 }
 
-int replay_clairvoyant(const replay_paths *paths, uint64_t capacity, bool bypass, uint64_t *hits, replay_error *error)
+int replay_clairvoyant(const replay_paths *paths, uint64_t capacity, bool bypass, uint64_t *hits,
+                       replay_error *error)
 {
     seer seer;
     if (seer_open(&seer, paths, error))

@@ -1,5 +1,5 @@
-/* bounds.h: what can be had of a trace at best: an infinite cache, LRU at every capacity at once, and the clairvoyant.
- * Requests run one after another here; hits are in blocks. */
+/* bounds.h: what can be had of a trace at best: an infinite cache, LRU at every capacity at once, and the
+ * clairvoyant. Requests run one after another here; hits are in blocks. */
 #ifndef REPLAY_BOUNDS_H
 #define REPLAY_BOUNDS_H
 
@@ -15,8 +15,9 @@ int replay_lru_curve(const replay_paths *paths, const uint64_t *capacities, size
 int replay_lru_hits(const replay_paths *paths, const uint64_t *capacities, size_t count, uint32_t *hits,
                     replay_error *error);
 
-/* Blocks found by who knows the future: what is used last, goes first. With `bypass` a request's own blocks may go as
- * soon as it is served; without, all of its path must fit while it runs. */
-int replay_clairvoyant(const replay_paths *paths, uint64_t capacity, bool bypass, uint64_t *hits, replay_error *error);
+/* Blocks found by who knows the future: what is used last, goes first. With `bypass` a request's own blocks
+ * may go as soon as it is served; without, all of its path must fit while it runs. */
+int replay_clairvoyant(const replay_paths *paths, uint64_t capacity, bool bypass, uint64_t *hits,
+                       replay_error *error);
 
 #endif

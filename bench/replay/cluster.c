@@ -4,13 +4,13 @@
  *                                 ^                |
  *                                 +---- events ----+
  *
- * A copy has the trace's sessions under a domain of its own, so copies share nothing; copy c comes c / N of ten minutes
- * later. A node prefills one request after another: it is free again after the tokens that were not found, at the prefill
- * rate, and the bytes restored, at the restore rate. What it has before it is its load, and a request's time to the first
- * token is the load it meets and its own part.
+ * A copy has the trace's sessions under a domain of its own, so copies share nothing; copy c comes c / N of
+ * ten minutes later. A node prefills one request after another: it is free again after the tokens that were
+ * not found, at the prefill rate, and the bytes restored, at the restore rate. What it has before it is its
+ * load, and a request's time to the first token is the load it meets and its own part.
  *
- *    prefix        the node where the first token would come soonest, by load and by what events say that it has
- *    load          the node with the least load
+ *    prefix        the node where the first token would come soonest, by load and by what events say that it
+ *    has load          the node with the least load
  *    round-robin   the next node
  */
 #include "cluster.h"
@@ -75,8 +75,8 @@ static void make_arrivals(cluster *cluster)
     for (uint32_t copy = 0; copy < cluster->count; copy++) {
         double shift = (double)copy / cluster->count * SPREAD_SECONDS;
         for (size_t i = 0; i < trace->request_count; i++)
-            cluster->arrivals[cluster->arrival_count++] =
-                (arrival){((double)(trace->requests[i].time_us - first) * 1e-6 + shift) / speed, (uint32_t)i, copy};
+            cluster->arrivals[cluster->arrival_count++] = (arrival){
+                ((double)(trace->requests[i].time_us - first) * 1e-6 + shift) / speed, (uint32_t)i, copy};
     }
     qsort(cluster->arrivals, cluster->arrival_count, sizeof(arrival), by_time);
 }
@@ -132,7 +132,8 @@ static int serve(cluster *cluster, size_t at, replay_error *error)
     if (replay_node_serve(&member->cache, domain, cluster->tokens, request->input, total, &served, error))
         return -1;
     double ended = bench_now();
-    if (cluster->route == REPLAY_ROUTE_PREFIX && replay_router_learn(&cluster->router, node, &member->cache, error))
+    if (cluster->route == REPLAY_ROUTE_PREFIX &&
+        replay_router_learn(&cluster->router, node, &member->cache, error))
         return -1;
     cluster->result->router_seconds += chosen - begin + bench_now() - ended;
     cluster->result->book_seconds += ended - chosen;
@@ -177,20 +178,26 @@ static void sum_up(cluster *cluster)
     result->ttft_p99 = cluster->times[cluster->arrival_count * 99 / 100];
 }
 
-static int open_members(cluster *cluster, const char *policy, uint32_t device, uint32_t host, replay_error *error)
+static int open_members(cluster *cluster, const char *policy, uint32_t device, uint32_t host,
+                        replay_error *error)
 {
     const replay_trace *trace = &cluster->job->trace;
     size_t events = 4 * ((size_t)trace->longest / cluster->job->block_tokens + 2);
     bool learns = cluster->route == REPLAY_ROUTE_PREFIX;
-    replay_node_config config = {.geometry = {cluster->job->block_tokens, cluster->job->block_bytes, device, host},
-                                 .policy = policy, .max_sequences = 1, .longest = trace->longest + 1,
-                                 .max_domains = replay_domains(trace) > 1 ? 1 << 20 : REPLAY_MOST_NODES + 1,
-                                 .events = learns ? (uint32_t)events : 0};
+    replay_node_config config = {
+        .geometry = {cluster->job->block_tokens, cluster->job->block_bytes, device, host},
+        .policy = policy,
+        .max_sequences = 1,
+        .longest = trace->longest + 1,
+        .max_domains = replay_domains(trace) > 1 ? 1 << 20 : REPLAY_MOST_NODES + 1,
+        .events = learns ? (uint32_t)events : 0};
     for (uint32_t n = 0; n < cluster->count; n++) {
         if (replay_node_open(&cluster->members[n].cache, &config, error))
             return -1;
     }
-    return learns ? replay_router_open(&cluster->router, cluster->count, cluster->job->block_tokens, events, error) : 0;
+    return learns ? replay_router_open(&cluster->router, cluster->count, cluster->job->block_tokens, events,
+                                       error)
+                  : 0;
 }
 
 static int serve_all(cluster *cluster, replay_error *error)
@@ -209,8 +216,8 @@ static int serve_all(cluster *cluster, replay_error *error)
     return status;
 }
 
-int replay_cluster(const replay_job *job, uint32_t nodes, replay_route route, const char *policy, uint32_t device,
-                   uint32_t host, replay_cluster_result *result, replay_error *error)
+int replay_cluster(const replay_job *job, uint32_t nodes, replay_route route, const char *policy,
+                   uint32_t device, uint32_t host, replay_cluster_result *result, replay_error *error)
 {
     size_t arrivals = (size_t)nodes * job->trace.request_count;
     cluster *cluster = calloc(1, sizeof *cluster);
@@ -247,7 +254,7 @@ int replay_cluster(const replay_job *job, uint32_t nodes, replay_route route, co
     return status;
 }
 
-/* ---- the table --------------------------------------------------------------------------------------------- */
+/* ---- the table ----------------------------------------------------------------------------------------- */
 
 static double percent(uint64_t part, uint64_t whole)
 {
@@ -262,8 +269,8 @@ static void show(const replay_job *job, json_writer *json, uint32_t nodes, repla
     if (!job->options->json) {
         printf("%-6" PRIu32 " %-12s %8.2f %8.2f %8.2f %12.3f %12.3f %10.2f %10.2f %10.2f %10.2f\n", nodes,
                replay_route_names[route], hit, percent(r->hit_device, r->input_tokens),
-               percent(r->hit_host, r->input_tokens), r->work_spread, r->request_spread, r->ttft_mean, r->ttft_p50,
-               r->ttft_p95, router_us);
+               percent(r->hit_host, r->input_tokens), r->work_spread, r->request_spread, r->ttft_mean,
+               r->ttft_p50, r->ttft_p95, router_us);
         if (r->refused > 0)
             printf("  %" PRIu64 " requests are longer than a node's device tier\n", r->refused);
         fflush(stdout);
@@ -301,18 +308,20 @@ int replay_clusters(const replay_job *job, replay_error *error)
     if (options->json)
         json_begin(&json, NULL, '[');
     else
-        printf("Each node has %.1f GiB of device and %.1f GiB of host, policy %s; a copy of the trace for each.\n"
-               "%-6s %-12s %8s %8s %8s %12s %12s %10s %10s %10s %10s\n", replay_job_gib(job, device),
-               replay_job_gib(job, host), options->policies[0], "nodes", "route", "hit %", "device %", "host %", "most work",
-               "most reqs", "ttft mean", "p50 s", "p95 s", "router us");
+        printf("Each node has %.1f GiB of device and %.1f GiB of host, policy %s; a copy of the trace for "
+               "each.\n"
+               "%-6s %-12s %8s %8s %8s %12s %12s %10s %10s %10s %10s\n",
+               replay_job_gib(job, device), replay_job_gib(job, host), options->policies[0], "nodes", "route",
+               "hit %", "device %", "host %", "most work", "most reqs", "ttft mean", "p50 s", "p95 s",
+               "router us");
     int status = 0;
     for (uint32_t i = 0; status == 0 && i < options->node_count; i++) {
         for (uint32_t route = 0; status == 0 && route < REPLAY_ROUTES; route++) {
             replay_cluster_result result;
             if (options->nodes[i] == 1 && route > 0)
                 continue; /* one node is one way */
-            status = replay_cluster(job, options->nodes[i], (replay_route)route, options->policies[0], device, host, &result,
-                                    error);
+            status = replay_cluster(job, options->nodes[i], (replay_route)route, options->policies[0], device,
+                                    host, &result, error);
             if (status == 0)
                 show(job, &json, options->nodes[i], (replay_route)route, &result);
         }

@@ -15,7 +15,7 @@
 
 enum { PASSES = 20 }; /* capacities, where each takes a run */
 
-/* ---- capacities -------------------------------------------------------------------------------------------- */
+/* ---- capacities ---------------------------------------------------------------------------------------- */
 
 /* All blocks that the trace ever stores: those of prompts once, outputs. More than that changes nothing. */
 static uint64_t everything(const replay_paths *paths)
@@ -52,7 +52,7 @@ static void place_points(replay_curve *curve, const replay_job *job, uint64_t le
     }
 }
 
-/* ---- the two ways ------------------------------------------------------------------------------------------ */
+/* ---- the two ways -------------------------------------------------------------------------------------- */
 
 static int from_stack(replay_curve *curve, const replay_job *job, replay_error *error)
 {
@@ -65,8 +65,8 @@ static int from_stack(replay_curve *curve, const replay_job *job, replay_error *
     return 0;
 }
 
-/* Blocks up to 64 tokens long, with 64 of them in a prompt still. Longer ones distort policies that look at where a
- * request ends: measured, the learned policy's curve is 3 points off with blocks of 128. */
+/* Blocks up to 64 tokens long, with 64 of them in a prompt still. Longer ones distort policies that look at
+ * where a request ends: measured, the learned policy's curve is 3 points off with blocks of 128. */
 static uint32_t coarse_tokens(const replay_job *job)
 {
     uint32_t tokens = job->block_tokens;
@@ -102,10 +102,15 @@ static int from_passes(replay_curve *curve, const replay_job *job, replay_error 
     for (size_t i = 0; status == 0 && i < curve->points; i++) {
         noted noted = {curve->request_hits + i, curve->points};
         replay_outcome outcome;
-        uint64_t blocks = (curve->capacities[i] + times - 1) / times + (times > 1 ? 2 : 0); /* the longest must fit */
+        uint64_t blocks =
+            (curve->capacities[i] + times - 1) / times + (times > 1 ? 2 : 0); /* the longest must fit */
         replay_setup setup = {.geometry = {curve->coarse, job->block_bytes * times, (uint32_t)blocks, 0},
-                              .policy = curve->policy, .pieces = job->options->pieces, .output = job->options->output,
-                              .note = note, .note_user = &noted};
+                              .policy = curve->policy,
+                              .pieces = job->options->pieces,
+                              .output = job->options->output,
+                              .hints = job->options->hints,
+                              .note = note,
+                              .note_user = &noted};
         status = replay_drive(&job->trace, &setup, &outcome, error);
         curve->hits[i] = outcome.hit_device;
         replay_progress_show(&progress, i + 1, curve->points);
@@ -122,8 +127,8 @@ int replay_curve_make(replay_curve *curve, const replay_job *job, const char *po
     place_points(curve, job, least, stack ? REPLAY_CURVE_POINTS : PASSES);
     curve->request_hits = calloc(job->trace.request_count, curve->points * sizeof(uint32_t));
     if (!curve->request_hits)
-        return replay_fail(error, "no memory for the hits of %zu requests at %zu capacities", job->trace.request_count,
-                           curve->points);
+        return replay_fail(error, "no memory for the hits of %zu requests at %zu capacities",
+                           job->trace.request_count, curve->points);
     double begin = bench_now();
     int status = stack ? from_stack(curve, job, error) : from_passes(curve, job, error);
     curve->seconds = bench_now() - begin;
@@ -150,7 +155,7 @@ double replay_curve_at(const replay_curve *curve, double blocks)
     return (double)curve->hits[i - 1] + part * ((double)curve->hits[i] - (double)curve->hits[i - 1]);
 }
 
-/* ---- CSV and check ----------------------------------------------------------------------------------------- */
+/* ---- CSV and check ------------------------------------------------------------------------------------- */
 
 typedef struct sheet {
     const replay_job *job;
@@ -185,7 +190,8 @@ static int write_bounds(const sheet *sheet, const replay_curve *curve, replay_er
         uint64_t found;
         if (replay_clairvoyant(&sheet->job->paths, curve->capacities[i], true, &found, error))
             return -1;
-        row(sheet, "clairvoyant", "with bypass", curve->capacities[i], (double)found * sheet->job->block_tokens);
+        row(sheet, "clairvoyant", "with bypass", curve->capacities[i],
+            (double)found * sheet->job->block_tokens);
         row(sheet, "infinite", "", curve->capacities[i],
             (double)replay_infinite(&sheet->job->paths) * sheet->job->block_tokens);
     }
@@ -202,19 +208,25 @@ static int check(const sheet *sheet, const replay_curve *curve, uint32_t count, 
         size_t i = count > 1 ? (size_t)k * (curve->points - 1) / (count - 1) : curve->points / 2;
         replay_progress progress;
         replay_outcome outcome;
-        replay_setup setup = {.geometry = {job->block_tokens, job->block_bytes, (uint32_t)curve->capacities[i], 0},
-                              .policy = curve->policy, .pieces = job->options->pieces, .output = job->options->output,
-                              .progress = replay_progress_show, .progress_user = &progress};
+        replay_setup setup = {
+            .geometry = {job->block_tokens, job->block_bytes, (uint32_t)curve->capacities[i], 0},
+            .policy = curve->policy,
+            .pieces = job->options->pieces,
+            .output = job->options->output,
+            .hints = job->options->hints,
+            .progress = replay_progress_show,
+            .progress_user = &progress};
         replay_progress_begin(&progress, "exact run", job->options->quiet);
         int status = replay_drive(&job->trace, &setup, &outcome, error);
         replay_progress_end(&progress);
         if (status)
             return -1;
-        double exact = percent(sheet, (double)outcome.hit_device), drawn = percent(sheet, (double)curve->hits[i]);
+        double exact = percent(sheet, (double)outcome.hit_device),
+               drawn = percent(sheet, (double)curve->hits[i]);
         worst = fmax(worst, fabs(exact - drawn));
         row(sheet, curve->policy, "exact", curve->capacities[i], (double)outcome.hit_device);
-        printf("%-10s %12.1f %12.2f %12.2f %8.2f\n", "", replay_job_gib(job, curve->capacities[i]), drawn, exact,
-               drawn - exact);
+        printf("%-10s %12.1f %12.2f %12.2f %8.2f\n", "", replay_job_gib(job, curve->capacities[i]), drawn,
+               exact, drawn - exact);
         fflush(stdout);
     }
     printf("%s: at %" PRIu32 " capacities the curve is within %.2f points of exact runs; it took %.2f s\n\n",

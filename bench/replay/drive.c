@@ -29,10 +29,11 @@ static int serve(drive *drive, uint32_t index, replay_error *error)
     } else {
         replay_expand(drive->trace, index, 0, total, drive->tokens);
     }
-    drive->node.hints = drive->setup->hints && request->flags & REPLAY_TURN_ENDED ? QUIRE_HINT_TURN_ENDED : 0;
     double begin = bench_now();
+    drive->node.hints = replay_hints(drive->setup, request);
     quire__book_set_time(drive->node.book, (uint64_t)request->time_us);
-    int status = replay_node_serve(&drive->node, request->domain, drive->tokens, input, total, &served, error);
+    int status =
+        replay_node_serve(&drive->node, request->domain, drive->tokens, input, total, &served, error);
     outcome->book_seconds += bench_now() - begin;
 
     outcome->requests++;
@@ -62,6 +63,11 @@ static int serve_all(drive *drive, replay_error *error)
     return status;
 }
 
+uint32_t replay_hints(const replay_setup *setup, const replay_request *request)
+{
+    return setup->hints && (request->flags & REPLAY_TURN_ENDED) ? QUIRE_HINT_TURN_ENDED : 0;
+}
+
 void replay_outcome_count(replay_outcome *outcome, const replay_node *node)
 {
     quire_stats stats = {.size = sizeof stats};
@@ -81,7 +87,8 @@ uint32_t replay_domains(const replay_trace *trace)
     return 1;
 }
 
-int replay_drive(const replay_trace *trace, const replay_setup *setup, replay_outcome *outcome, replay_error *error)
+int replay_drive(const replay_trace *trace, const replay_setup *setup, replay_outcome *outcome,
+                 replay_error *error)
 {
     drive drive = {.trace = trace, .setup = setup, .outcome = outcome};
     replay_node_config config = {.geometry = setup->geometry,

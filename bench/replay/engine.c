@@ -4,21 +4,24 @@
  *                    ^                               |
  *                    +---------- preempted ----------+
  *
- * A step takes, of the running sequences in the order of their admission, chunks of prompts up to `step_tokens`, and a
- * token of each that decodes. It lasts
+ * A step takes, of the running sequences in the order of their admission, chunks of prompts up to
+ * `step_tokens`, and a token of each that decodes. It lasts
  *
  *    prompt tokens / prefill_rate  +  decode_seconds, if anything decodes
  *
- * When nothing is prefilled and nobody arrives, several decode steps are one here (up to DECODES), since only block
- * edges matter to the cache; the time is that of all of them.
+ * When nothing is prefilled and nobody arrives, several decode steps are one here (up to DECODES), since only
+ * block edges matter to the cache; the time is that of all of them.
  *
  * Invariants
- *  1. A request is waiting, running, done or refused; none is lost. It is refused only when it is longer than the tier.
- *  2. Waiting requests are admitted in the order of arrival; preempted ones, the youngest first, wait before all others.
- *  3. Admission needs blocks, free or evictable, for the rest of the prompt, for what is left of the prompts that run,
- *     and one more for each of those. Where they are missing it is tried again only after something has been given back.
- *  4. When a running sequence gets no block, and no move in flight will bring one, the youngest is preempted: closed, its
- *     full blocks cached, to be matched and continued later. The oldest therefore always gets on.
+ *  1. A request is waiting, running, done or refused; none is lost. It is refused only when it is longer than
+ *     the tier.
+ *  2. Waiting requests are admitted in the order of arrival; preempted ones, the youngest first, wait before
+ *     all others.
+ *  3. Admission needs blocks, free or evictable, for the rest of the prompt, for what is left of the prompts
+ *     that run, and one more for each of those. Where they are missing it is tried again only after something
+ *     has been given back.
+ *  4. When a running sequence gets no block, and no move in flight will bring one, the youngest is preempted:
+ *     closed, its full blocks cached, to be matched and continued later. The oldest therefore always gets on.
  *  5. A sequence whose restore is under way takes no part in steps.
  */
 #include "engine.h"
@@ -36,9 +39,9 @@ enum { DECODES = 16, PROGRESS_EVERY = 64 };
 typedef struct job {
     uint32_t request, seq;
     uint32_t length; /* tokens that are in the cache */
-    uint32_t prompt; /* to be there before it decodes: the input, and what it had generated when it was preempted */
+    uint32_t prompt; /* what must be there before it decodes: the input, and what it has generated before */
     uint32_t total;
-    uint32_t count;  /* in this step */
+    uint32_t count; /* in this step */
 } job;
 
 typedef struct engine {
@@ -75,7 +78,7 @@ static uint32_t blocks_of(const engine *engine, uint32_t tokens)
     return (tokens + size - 1) / size;
 }
 
-/* ---- admission --------------------------------------------------------------------------------------------- */
+/* ---- admission ----------------------------------------------------------------------------------------- */
 
 static uint32_t waiting(const engine *engine)
 {
@@ -95,7 +98,8 @@ static void take_waiting(engine *engine)
         engine->admitted++;
 }
 
-/* Blocks that the rest of the prompt needs, and that those who run have been promised, against what can be had. */
+/* Blocks that the rest of the prompt needs, and that those who run have been promised, against what can be
+ * had. */
 static bool has_room(const engine *engine, const job *job, const quire_hit *hit)
 {
     quire_stats stats = {.size = sizeof stats};
@@ -139,7 +143,8 @@ static int admit(engine *engine, replay_error *error)
     uint32_t index = next_waiting(engine);
     const replay_request *request = &engine->trace->requests[index];
     uint64_t longest = (uint64_t)engine->setup->geometry.device_blocks * engine->setup->geometry.block_tokens;
-    job job = {.request = index, .total = request->input + request->output,
+    job job = {.request = index,
+               .total = request->input + request->output,
                .prompt = request->input + engine->generated[index]};
     if (job.total > longest) {
         take_waiting(engine);
@@ -150,7 +155,8 @@ static int admit(engine *engine, replay_error *error)
     replay_expand(engine->trace, index, 0, job.prompt, engine->tokens);
     double begin = bench_now();
     if (quire__book_seq_open(engine->node.book, request->domain, &job.seq) ||
-        quire__book_seq_match(engine->node.book, job.seq, engine->tokens, job.prompt, &engine->node.plan, &hit))
+        quire__book_seq_match(engine->node.book, job.seq, engine->tokens, job.prompt, &engine->node.plan,
+                              &hit))
         return replay_fail(error, "%s", quire_error_text());
     bool room = has_room(engine, &job, &hit);
     if (!room)
@@ -185,7 +191,7 @@ static int admit_all(engine *engine, replay_error *error)
     return 0;
 }
 
-/* ---- steps ------------------------------------------------------------------------------------------------- */
+/* ---- steps --------------------------------------------------------------------------------------------- */
 
 static void preempt_youngest(engine *engine)
 {
@@ -199,7 +205,8 @@ static void preempt_youngest(engine *engine)
     engine->blocked = true;
 }
 
-/* Alone, and a block short: the copy of a block that is shared in part needs one beside it. That part is computed. */
+/* Alone, and a block short: the copy of a block that is shared in part needs one beside it. That part is
+ * computed. */
 static int give_up_partial(engine *engine, job *job, replay_error *error)
 {
     uint32_t part = job->length % engine->setup->geometry.block_tokens;
@@ -207,8 +214,9 @@ static int give_up_partial(engine *engine, job *job, replay_error *error)
         return replay_fail(error, "%s", quire_error_text());
     job->length -= part;
     job->count = 0;
-    return quire__book_seq_truncate(engine->node.book, job->seq, job->length) ? replay_fail(error, "%s", quire_error_text())
-                                                                             : 0;
+    if (quire__book_seq_truncate(engine->node.book, job->seq, job->length))
+        return replay_fail(error, "%s", quire_error_text());
+    return 0;
 }
 
 /* Reserves for running[at], waiting for moves and preempting the young where it must, at last itself. */
@@ -217,8 +225,8 @@ static int reserve(engine *engine, uint32_t at, const int32_t *tokens, replay_er
     for (;;) {
         uint32_t moving = 0;
         job *job = &engine->running[at];
-        quire_status status = quire__book_reserve(engine->node.book, job->seq, tokens, job->count, &engine->node.plan,
-                                                  &moving);
+        quire_status status =
+            quire__book_reserve(engine->node.book, job->seq, tokens, job->count, &engine->node.plan, &moving);
         engine->node.plan.count = 0; /* a copy at most: it costs no time here */
         if (status == QUIRE_OK)
             return 0;
@@ -248,7 +256,8 @@ static uint32_t decodes_at_once(const engine *engine)
     return steps < 1 ? 1 : steps < DECODES ? (uint32_t)steps : DECODES;
 }
 
-/* Gives every running sequence its part of the step. Returns the prompt tokens in it; `*decodes`: steps of decoding. */
+/* Gives every running sequence its part of the step. Returns the prompt tokens in it; `*decodes`: steps of
+ * decoding. */
 static uint32_t compose(engine *engine, uint32_t *decodes)
 {
     uint32_t budget = engine->model->step_tokens;
@@ -307,6 +316,8 @@ static int commit_all(engine *engine, replay_error *error)
         if (job.length >= job.prompt && engine->first_tokens[job.request] < 0)
             engine->first_tokens[job.request] = engine->now - arrival(engine, job.request);
         if (job.length >= job.total) {
+            replay_node_hint(&engine->node, job.seq,
+                             replay_hints(engine->setup, &engine->trace->requests[job.request]));
             quire__book_seq_close(engine->node.book, job.seq);
             engine->done++;
             engine->blocked = false;
@@ -353,7 +364,7 @@ static int step(engine *engine, replay_error *error)
     return status;
 }
 
-/* ---- the whole --------------------------------------------------------------------------------------------- */
+/* ---- the whole ----------------------------------------------------------------------------------------- */
 
 static int run(engine *engine, replay_error *error)
 {
@@ -417,11 +428,13 @@ static int open_engine(engine *engine, replay_error *error)
     engine->generated = calloc(requests, sizeof *engine->generated);
     engine->first_tokens = malloc(requests * sizeof *engine->first_tokens);
     engine->tokens = malloc(((size_t)trace->longest + 1) * sizeof *engine->tokens);
-    if (!engine->running || !engine->returned || !engine->generated || !engine->first_tokens || !engine->tokens)
+    if (!engine->running || !engine->returned || !engine->generated || !engine->first_tokens ||
+        !engine->tokens)
         return replay_fail(error, "no memory for an engine with %zu requests", requests);
     for (size_t i = 0; i < requests; i++)
         engine->first_tokens[i] = -1;
-    replay_links_open(&engine->links, &config.geometry, engine->model->offload_rate, engine->model->restore_rate);
+    replay_links_open(&engine->links, &config.geometry, engine->model->offload_rate,
+                      engine->model->restore_rate);
     return replay_node_open(&engine->node, &config, error);
 }
 

@@ -1,5 +1,5 @@
-/* error.h: how the functions of quire-replay report failure. 0 is success; -1 is failure, and then one line says what
- * was wrong and what would be right. */
+/* error.h: how the functions of quire-replay report failure. 0 is success; -1 is failure, and then one line
+ * says what was wrong and what would be right. */
 #ifndef REPLAY_ERROR_H
 #define REPLAY_ERROR_H
 

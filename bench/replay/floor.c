@@ -30,12 +30,14 @@ static void copy(walk *walk, const int32_t *tokens, uint32_t blocks)
     }
 }
 
-/* What is found is laid down first, outside the time, so that the comparison goes to its end as a true one does. */
-static void request(walk *walk, const replay_trace *trace, const replay_setup *setup, uint32_t index, uint32_t found,
-                    replay_floor *result)
+/* What is found is laid down first, outside the time, so that the comparison goes to its end as a true one
+ * does. */
+static void request(walk *walk, const replay_trace *trace, const replay_setup *setup, uint32_t index,
+                    uint32_t found, replay_floor *result)
 {
     const replay_request *request = &trace->requests[index];
-    uint32_t total = request->input + (setup->output ? request->output : 0), blocks = total / walk->block_tokens;
+    uint32_t total = request->input + (setup->output ? request->output : 0),
+             blocks = total / walk->block_tokens;
     if (blocks > walk->blocks)
         return;
     replay_expand(trace, index, 0, total, walk->tokens);

@@ -1,8 +1,8 @@
 /* floor.h: the memory traffic that no manager of the same blocks can avoid, timed on the machine at hand.
  *
- * A prompt's tokens are compared with those of the blocks that it finds, and copied into the new ones, 4 bytes a token:
- * that proves a hit, and keeps what a later hit is proved against. Nodes, tables and orders come on top, and are the
- * manager's own affair. */
+ * A prompt's tokens are compared with those of the blocks that it finds, and copied into the new ones, 4
+ * bytes a token: that proves a hit, and keeps what a later hit is proved against. Nodes, tables and orders
+ * come on top, and are the manager's own affair. */
 #ifndef REPLAY_FLOOR_H
 #define REPLAY_FLOOR_H
 

@@ -1,9 +1,11 @@
-/* input.c: bytes come in through one function (`more`) whatever the compression is; lines are cut from what has come.
+/* input.c: bytes come in through one function (`more`) whatever the compression is; lines are cut from what
+ * has come.
  *
- *    file --read--> raw --decoder--> text[begin .. end)       a line is moved to the front only when the text runs out
+ *    file --read--> raw --decoder--> text[begin .. end)       a line is moved to the front only when the text
+ *    runs out
  *
- * A line that does not fit the limit is passed over without being kept, so that no input can make the program take
- * more memory than the limit.
+ * A line that does not fit the limit is passed over without being kept, so that no input can make the program
+ * take more memory than the limit.
  */
 #define _POSIX_C_SOURCE 200809L
 #include "input.h"
@@ -64,7 +66,7 @@ uint64_t replay_input_at(const replay_input *input, uint64_t *size)
     return input->at;
 }
 
-/* ---- decoders ---------------------------------------------------------------------------------------------- */
+/* ---- decoders ------------------------------------------------------------------------------------------ */
 
 static int refill(replay_input *input, replay_error *error)
 {
@@ -115,8 +117,9 @@ static int take_zstd(replay_input *input, char *out, size_t room, size_t *count,
     if (from.size == 0 && input->file_ended) {
         input->ended = true;
         *count = 0;
-        return input->zstd_wants == 0 ? 0 : replay_fail(error, "%s is cut off: its last zstd frame has no end",
-                                                        input->path);
+        return input->zstd_wants == 0
+                   ? 0
+                   : replay_fail(error, "%s is cut off: its last zstd frame has no end", input->path);
     }
     size_t result = ZSTD_decompressStream(input->zstd, &to, &from);
     if (ZSTD_isError(result))
@@ -155,8 +158,9 @@ static int choose_decoder(replay_input *input, replay_error *error)
         if (lzma_stream_decoder(&input->xz, UINT64_C(1) << 30, LZMA_CONCATENATED) != LZMA_OK)
             return replay_fail(error, "no memory to decode %s", input->path);
 #else
-        return replay_fail(error, "%s is compressed, and this build has no liblzma; use: xz -dc FILE | quire-replay -",
-                           input->path);
+        return replay_fail(
+            error, "%s is compressed, and this build has no liblzma; use: xz -dc FILE | quire-replay -",
+            input->path);
 #endif
     } else if (input->raw_end >= sizeof zstd && memcmp(input->raw, zstd, sizeof zstd) == 0) {
 #if REPLAY_ZSTD
@@ -165,14 +169,16 @@ static int choose_decoder(replay_input *input, replay_error *error)
         if (!input->zstd)
             return replay_fail(error, "no memory to decode %s", input->path);
 #else
-        return replay_fail(error, "%s is compressed, and this build has no libzstd; use: zstd -dc FILE | "
-                           "quire-replay -", input->path);
+        return replay_fail(error,
+                           "%s is compressed, and this build has no libzstd; use: zstd -dc FILE | "
+                           "quire-replay -",
+                           input->path);
 #endif
     }
     return 0;
 }
 
-/* ---- lines ------------------------------------------------------------------------------------------------- */
+/* ---- lines --------------------------------------------------------------------------------------------- */
 
 int replay_input_open(replay_input **out, const char *path, size_t longest, replay_error *error)
 {

@@ -27,8 +27,9 @@ static void size_blocks(replay_job *job)
     const replay_options *options = job->options;
     const replay_recorded *recorded = job->trace.recorded;
     job->block_tokens = recorded && !options->block_given ? recorded->block_tokens : options->block_tokens;
-    job->token_bytes = recorded && !options->model_given ? (double)recorded->block_bytes / recorded->block_tokens
-                                                        : (double)replay_token_bytes(options);
+    job->token_bytes = recorded && !options->model_given
+                           ? (double)recorded->block_bytes / recorded->block_tokens
+                           : (double)replay_token_bytes(options);
     uint32_t tokens = options->pieces ? job->trace.piece_tokens : job->block_tokens;
     job->block_bytes = (uint64_t)(job->token_bytes * tokens);
     if (options->pieces)
@@ -42,11 +43,13 @@ int replay_job_open(replay_job *job, const replay_options *options, replay_error
         return -1;
     int status = 0;
     if (job->trace.token_count > 0)
-        status = options->pieces ? replay_fail(error, "--pieces is for traces of pieces; %s has token ids", options->path)
-                                 : replay_trace_cut(&job->trace, options->block_tokens, error);
+        status = options->pieces
+                     ? replay_fail(error, "--pieces is for traces of pieces; %s has token ids", options->path)
+                     : replay_trace_cut(&job->trace, options->block_tokens, error);
     size_blocks(job);
     if (status == 0)
-        status = replay_paths_open(&job->paths, &job->trace, job->block_tokens, options->pieces, options->output, error);
+        status = replay_paths_open(&job->paths, &job->trace, job->block_tokens, options->pieces,
+                                   options->output, error);
     if (status)
         replay_trace_close(&job->trace);
     return status ? -1 : 0;
@@ -68,7 +71,8 @@ int replay_job_blocks(const replay_job *job, replay_size size, uint32_t *blocks,
     case REPLAY_PERCENT: count = floor(size.value / 100 * (double)job->paths.distinct_blocks); break;
     }
     if (count > INT32_MAX / 4)
-        return replay_fail(error, "a tier of %.0f blocks; the deciding half counts up to %d", count, INT32_MAX / 4);
+        return replay_fail(error, "a tier of %.0f blocks; the deciding half counts up to %d", count,
+                           INT32_MAX / 4);
     *blocks = (uint32_t)count;
     return 0;
 }

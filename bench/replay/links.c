@@ -3,7 +3,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-void replay_links_open(replay_links *links, const replay_geometry *geometry, double offload_rate, double restore_rate)
+void replay_links_open(replay_links *links, const replay_geometry *geometry, double offload_rate,
+                       double restore_rate)
 {
     *links = (replay_links){.offload = {.seconds_a_block = (double)geometry->block_bytes / offload_rate},
                             .restore = {.seconds_a_block = (double)geometry->block_bytes / restore_rate}};

@@ -20,7 +20,8 @@ typedef struct replay_links {
 } replay_links;
 
 /* Rates in bytes a second. */
-void replay_links_open(replay_links *links, const replay_geometry *geometry, double offload_rate, double restore_rate);
+void replay_links_open(replay_links *links, const replay_geometry *geometry, double offload_rate,
+                       double restore_rate);
 void replay_links_close(replay_links *links);
 /* Puts the moves of the node's plan on their links, from `now` on, and empties the plan. */
 int replay_links_start(replay_links *links, replay_node *node, double now, replay_error *error);

@@ -35,7 +35,8 @@ size_t replay_map_bytes(const replay_map *map)
 
 static bool grow(replay_map *map, size_t places)
 {
-    replay_map more = {malloc(places * sizeof(uint64_t)), malloc(places * sizeof(uint32_t)), places, map->count};
+    replay_map more = {malloc(places * sizeof(uint64_t)), malloc(places * sizeof(uint32_t)), places,
+                       map->count};
     if (!more.keys || !more.values) {
         replay_map_close(&more);
         return false;

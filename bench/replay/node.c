@@ -49,7 +49,8 @@ void replay_node_settle(replay_node *node)
 }
 
 /* Computes tokens [found, total) in one step. */
-static quire_status compute(replay_node *node, uint32_t seq, const int32_t *tokens, uint32_t found, uint32_t total)
+static quire_status compute(replay_node *node, uint32_t seq, const int32_t *tokens, uint32_t found,
+                            uint32_t total)
 {
     uint32_t moving = 0;
     quire__book_step_begin(node->book, ++node->step);
@@ -62,7 +63,8 @@ static quire_status compute(replay_node *node, uint32_t seq, const int32_t *toke
     return status;
 }
 
-/* A block that is shared in part needs room beside its copy; where there is none, that part is computed after all. */
+/* A block that is shared in part needs room beside its copy; where there is none, that part is computed after
+ * all. */
 static void give_up_partial(replay_node *node, uint32_t seq, quire_hit *hit)
 {
     size_t *tier = hit->host >= hit->partial ? &hit->host : &hit->device;
@@ -72,8 +74,16 @@ static void give_up_partial(replay_node *node, uint32_t seq, quire_hit *hit)
     (void)quire__book_seq_truncate(node->book, seq, hit->tokens);
 }
 
-int replay_node_serve(replay_node *node, uint64_t domain, const int32_t *tokens, uint32_t input, uint32_t total,
-                      replay_served *served, replay_error *error)
+void replay_node_hint(replay_node *node, uint32_t seq, uint32_t flags)
+{
+    if (flags == 0)
+        return;
+    quire_hint hint = {.size = sizeof hint, .flags = flags};
+    quire__book_seq_hint(node->book, seq, &hint);
+}
+
+int replay_node_serve(replay_node *node, uint64_t domain, const int32_t *tokens, uint32_t input,
+                      uint32_t total, replay_served *served, replay_error *error)
 {
     uint32_t seq;
     *served = (replay_served){.computed = total};
@@ -95,8 +105,7 @@ int replay_node_serve(replay_node *node, uint64_t domain, const int32_t *tokens,
         status = compute(node, seq, tokens, (uint32_t)hit->tokens, total);
     }
     served->computed = total > hit->tokens ? total - (uint32_t)hit->tokens : 0;
-    if (node->hints)
-        quire__book_seq_hint(node->book, seq, &(quire_hint){.size = sizeof(quire_hint), .flags = node->hints});
+    replay_node_hint(node, seq, node->hints);
     quire__book_seq_close(node->book, seq);
     return status == QUIRE_OK ? 0 : replay_fail(error, "%s", quire_error_text());
 }

@@ -33,15 +33,19 @@ void replay_node_close(replay_node *node);
 /* Every move that is planned ends at once, well. */
 void replay_node_settle(replay_node *node);
 
+/* What an engine would say of a sequence before it closes it; flags 0: nothing. */
+void replay_node_hint(replay_node *node, uint32_t seq, uint32_t flags);
+
 typedef struct replay_served {
     quire_hit hit;
     uint32_t computed; /* tokens */
-    bool refused;      /* the prompt and its output never fit this cache */
+    bool refused; /* the prompt and its output never fit this cache */
 } replay_served;
 
-/* A request from its match to its close, as if it were alone: `input` tokens are matched, those up to `total` are
- * computed. With `total` below `input` the rest of the prompt is never computed (replay_expand_pieces). */
-int replay_node_serve(replay_node *node, uint64_t domain, const int32_t *tokens, uint32_t input, uint32_t total,
-                      replay_served *served, replay_error *error);
+/* A request from its match to its close, as if it were alone: `input` tokens are matched, those up to `total`
+ * are computed. With `total` below `input` the rest of the prompt is never computed (replay_expand_pieces).
+ * */
+int replay_node_serve(replay_node *node, uint64_t domain, const int32_t *tokens, uint32_t input,
+                      uint32_t total, replay_served *served, replay_error *error);
 
 #endif

@@ -15,8 +15,10 @@
 static const char help[] =
     "Usage: quire-replay TRACE [OPTION]...\n"
     "\n"
-    "Replays a request trace through the deciding half of a Quire cache, and says what a cache of each size would have\n"
-    "saved. TRACE is a file, or - for standard input: Mooncake JSONL, JSONL with token ids, or prefix-trace v1\n"
+    "Replays a request trace through the deciding half of a Quire cache, and says what a cache of each size "
+    "would have\n"
+    "saved. TRACE is a file, or - for standard input: Mooncake JSONL, JSONL with token ids, or prefix-trace "
+    "v1\n"
     "(docs/replay.md has the fields); .xz and .zst are read as they are.\n"
     "\n"
     "  quire-replay trace.jsonl --device 64G\n"
@@ -36,18 +38,21 @@ static const char help[] =
     "The cache\n"
     "  --device LIST        sizes of the device tier (default 10%)\n"
     "  --host LIST          sizes of the host tier (default 0)\n"
-    "                       A size is bytes (64G), tokens (2.1Mtok), blocks (4096blk), or a part of what an infinite\n"
+    "                       A size is bytes (64G), tokens (2.1Mtok), blocks (4096blk), or a part of what an "
+    "infinite\n"
     "                       cache of the prompts would hold (5%).\n"
     "  --policy LIST        eviction policies, or all (default: QUIRE_POLICY, or the library's)\n"
     "  --block-tokens N     (default: QUIRE_BLOCK_TOKENS, 16)\n"
+    "  --hints              tell the cache which requests end a turn, where the trace says so\n"
     "  --no-output          leave out generated tokens: they take no room then\n"
-    "  --hints              tell the cache where the trace says that the model has ended its turn\n"
     "  --pieces             a block is a piece of the trace, and its output is left out\n"
     "A recording of Quire's own (QUIRE_TRACE=FILE), beside all this\n"
-    "  --as-recorded        the very calls that the program made, at its sizes unless --device and --host give others;\n"
+    "  --as-recorded        the very calls that the program made, at its sizes unless --device and --host "
+    "give others;\n"
     "                       hits are set beside those that it had\n"
     "The engine\n"
-    "  --timed              requests arrive at their times, run side by side, wait and are preempted, as in an engine\n"
+    "  --timed              requests arrive at their times, run side by side, wait and are preempted, as in "
+    "an engine\n"
     "                       (without it they run one after another, which is fastest)\n"
     "  --prefill-rate N     prompt tokens a second (default 20000)\n"
     "  --decode-ms X        time of a decode step (default 20)\n"
@@ -57,7 +62,8 @@ static const char help[] =
     "  --offload-rate SIZE  and back (default 20G)\n"
     "  --speed X            arrivals come X times as fast (default 1)\n"
     "The curve and the plan (instead of runs at the sizes of --device and --host)\n"
-    "  --curve FILE.csv     hit ratio against capacity, 20 or 40 of them, for each policy, with the bounds; draw it\n"
+    "  --curve FILE.csv     hit ratio against capacity, 20 or 40 of them, for each policy, with the bounds; "
+    "draw it\n"
     "                       with bench/replay/plot FILE.csv OUT.svg\n"
     "  --check N            exact runs at N of the capacities, and how far off the curve is\n"
     "  --plan               what to buy, in words, for the first policy; from the engine's rates above and\n"
@@ -67,7 +73,8 @@ static const char help[] =
     "  --ttft S             wanted time to the first token in seconds: the cheapest sizes for it\n"
     "  --percentile N       of the requests that are to have it (default 95)\n"
     "A cluster\n"
-    "  --nodes LIST         so many nodes, 64 at most, with as many copies of the trace, routed by prefix, by load and in\n"
+    "  --nodes LIST         so many nodes, 64 at most, with as many copies of the trace, routed by prefix, "
+    "by load and in\n"
     "                       turn: hits, balance and first tokens; --device and --host are of each node\n"
     "What to show\n"
     "  --floor              time the memory traffic that no bookkeeping can avoid, beside each replay\n"
@@ -92,9 +99,9 @@ enum {
     HOST,
     POLICY,
     BLOCK_TOKENS,
+    HINTS,
     NO_OUTPUT,
     PIECES,
-    HINTS,
     AS_RECORDED,
     TIMED,
     PREFILL_RATE,
@@ -135,9 +142,9 @@ static const struct option names[] = {
     {"host", required_argument, NULL, HOST},
     {"policy", required_argument, NULL, POLICY},
     {"block-tokens", required_argument, NULL, BLOCK_TOKENS},
+    {"hints", no_argument, NULL, HINTS},
     {"no-output", no_argument, NULL, NO_OUTPUT},
     {"pieces", no_argument, NULL, PIECES},
-    {"hints", no_argument, NULL, HINTS},
     {"as-recorded", no_argument, NULL, AS_RECORDED},
     {"timed", no_argument, NULL, TIMED},
     {"prefill-rate", required_argument, NULL, PREFILL_RATE},
@@ -164,9 +171,10 @@ static const struct option names[] = {
     {NULL, 0, NULL, 0},
 };
 
-/* ---- values ------------------------------------------------------------------------------------------------ */
+/* ---- values -------------------------------------------------------------------------------------------- */
 
-/* The power of 1024 (bytes) or of 1000 (counts) that a letter stands for; 1 and *at unmoved when there is none. */
+/* The power of 1024 (bytes) or of 1000 (counts) that a letter stands for; 1 and *at unmoved when there is
+ * none. */
 static double prefix_of(const char **at, double base)
 {
     static const char letters[] = "KMGT";
@@ -177,10 +185,15 @@ static double prefix_of(const char **at, double base)
     return pow(base, (double)(letter - letters + 1));
 }
 
-static int parse_size(const char *option, const char *text, size_t length, replay_size *size, replay_error *error)
+static int parse_size(const char *option, const char *text, size_t length, replay_size *size,
+                      replay_error *error)
 {
-    static const struct { const char *name; replay_unit unit; double base; } units[] = {
-        {"", REPLAY_BYTES, 1024}, {"B", REPLAY_BYTES, 1024}, {"iB", REPLAY_BYTES, 1024},
+    static const struct {
+        const char *name;
+        replay_unit unit;
+        double base;
+    } units[] = {
+        {"", REPLAY_BYTES, 1024},     {"B", REPLAY_BYTES, 1024},    {"iB", REPLAY_BYTES, 1024},
         {"tok", REPLAY_TOKENS, 1000}, {"blk", REPLAY_BLOCKS, 1000}, {"%", REPLAY_PERCENT, 1},
     };
     char copy[64], *end;
@@ -188,7 +201,8 @@ static int parse_size(const char *option, const char *text, size_t length, repla
         memcpy(copy, text, length);
         copy[length] = '\0';
         double value = strtod(copy, &end);
-        for (size_t i = 0; end > copy && value >= 0 && value < 1e18 && i < sizeof units / sizeof *units; i++) {
+        for (size_t i = 0; end > copy && value >= 0 && value < 1e18 && i < sizeof units / sizeof *units;
+             i++) {
             const char *at = end;
             double scale = prefix_of(&at, units[i].base);
             if (strcmp(at, units[i].name) != 0)
@@ -197,8 +211,9 @@ static int parse_size(const char *option, const char *text, size_t length, repla
             return 0;
         }
     }
-    return replay_fail(error, "--%s is \"%.*s\"; a size is bytes (64G), tokens (2.1Mtok), blocks (4096blk) or percent (5%%)",
-                       option, (int)(length < 40 ? length : 40), text);
+    return replay_fail(
+        error, "--%s is \"%.*s\"; a size is bytes (64G), tokens (2.1Mtok), blocks (4096blk) or percent (5%%)",
+        option, (int)(length < 40 ? length : 40), text);
 }
 
 int replay_sizes_parse(const char *option, const char *text, replay_sizes *sizes, replay_error *error)
@@ -216,14 +231,15 @@ int replay_sizes_parse(const char *option, const char *text, replay_sizes *sizes
     }
 }
 
-static int take_bytes(const char *option, const char *text, uint64_t least, uint64_t *bytes, replay_error *error)
+static int take_bytes(const char *option, const char *text, uint64_t least, uint64_t *bytes,
+                      replay_error *error)
 {
     replay_size size = {0};
     if (parse_size(option, text, strlen(text), &size, error))
         return -1;
     if (size.unit != REPLAY_BYTES || size.value < (double)least)
-        return replay_fail(error, "--%s is \"%.40s\"; give bytes, %" PRIu64 " at least, as in 64K or 4G", option, text,
-                           least);
+        return replay_fail(error, "--%s is \"%.40s\"; give bytes, %" PRIu64 " at least, as in 64K or 4G",
+                           option, text, least);
     *bytes = (uint64_t)size.value;
     return 0;
 }
@@ -235,13 +251,14 @@ static int take_whole(const char *option, const char *text, uint64_t least, uint
     errno = 0;
     unsigned long long number = strtoull(text, &end, 10);
     if (*text < '0' || *text > '9' || *end || errno || number < least || number > most)
-        return replay_fail(error, "--%s is \"%.40s\"; it must be a whole number from %" PRIu64 " to %" PRIu64, option,
-                           text, least, most);
+        return replay_fail(error, "--%s is \"%.40s\"; it must be a whole number from %" PRIu64 " to %" PRIu64,
+                           option, text, least, most);
     *value = number;
     return 0;
 }
 
-static int take_small(const char *option, const char *text, uint32_t most, uint32_t *value, replay_error *error)
+static int take_small(const char *option, const char *text, uint32_t most, uint32_t *value,
+                      replay_error *error)
 {
     uint64_t whole = 0;
     if (take_whole(option, text, 1, most, &whole, error))
@@ -272,7 +289,10 @@ static int take_rate(const char *option, const char *text, double *rate, replay_
 
 static int take_dtype(const char *text, uint32_t *bytes, replay_error *error)
 {
-    static const struct { const char *name; uint32_t bytes; } dtypes[] = {{"f32", 4}, {"f16", 2}, {"bf16", 2}, {"fp8", 1}};
+    static const struct {
+        const char *name;
+        uint32_t bytes;
+    } dtypes[] = {{"f32", 4}, {"f16", 2}, {"bf16", 2}, {"fp8", 1}};
     for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
         if (strcmp(text, dtypes[i].name) == 0) {
             *bytes = dtypes[i].bytes;
@@ -289,7 +309,8 @@ static int take_policies(char *text, replay_options *options, replay_error *erro
     char range[160];
     options->policy_count = 0;
     if (strcmp(text, "all") == 0) {
-        for (; known[options->policy_count] && options->policy_count < REPLAY_MOST_POLICIES; options->policy_count++)
+        for (; known[options->policy_count] && options->policy_count < REPLAY_MOST_POLICIES;
+             options->policy_count++)
             options->policies[options->policy_count] = known[options->policy_count];
         return 0;
     }
@@ -305,7 +326,7 @@ static int take_policies(char *text, replay_options *options, replay_error *erro
     return options->policy_count > 0 ? 0 : replay_fail(error, "--policy names none");
 }
 
-/* ---- the line ---------------------------------------------------------------------------------------------- */
+/* ---- the line ------------------------------------------------------------------------------------------ */
 
 static int take_engine_option(replay_engine_model *model, int option, const char *name, replay_error *error)
 {
@@ -382,14 +403,18 @@ static int take_option(replay_options *options, int option, const char *name, re
     case HEAD_DIM: return take_small(name, optarg, 4096, &options->head_dim, error);
     case DTYPE: return take_dtype(optarg, &options->element_bytes, error);
     case TOKEN_BYTES: return take_bytes(name, optarg, 1, &options->token_bytes, error);
-    case DEVICE: options->device_given = true; return replay_sizes_parse(name, optarg, &options->device, error);
+    case DEVICE:
+        options->device_given = true;
+        return replay_sizes_parse(name, optarg, &options->device, error);
     case HOST: options->host_given = true; return replay_sizes_parse(name, optarg, &options->host, error);
     case AS_RECORDED: options->as_recorded = true; return 0;
     case POLICY: options->policy_given = true; return take_policies(optarg, options, error);
-    case BLOCK_TOKENS: options->block_given = true; return take_small(name, optarg, 4096, &options->block_tokens, error);
+    case BLOCK_TOKENS:
+        options->block_given = true;
+        return take_small(name, optarg, 4096, &options->block_tokens, error);
+    case HINTS: options->hints = true; return 0;
     case NO_OUTPUT: options->output = false; return 0;
     case PIECES: options->pieces = true; return 0;
-    case HINTS: options->hints = true; return 0;
     case FLOOR: options->floor = true; return 0;
     case JSON: options->json = true; return 0;
     case QUIET: options->quiet = true; return 0;
@@ -398,10 +423,19 @@ static int take_option(replay_options *options, int option, const char *name, re
     case '?': return replay_fail(error, "see quire-replay --help"); /* getopt has said what is wrong */
     case NODES: return take_nodes(optarg, options, error);
     case TIMED: options->timed = true; return 0;
-    case PIECE_TOKENS: case REQUESTS: case STRICT: case MEMORY: case LONGEST_LINE:
-        return take_trace_option(options, option, name, error);
-    case CURVE: case CHECK: case PLAN: case DEVICE_PRICE: case HOST_PRICE: case SHARE: case TTFT: case PERCENTILE:
-        return take_plan_option(options, option, name, error);
+    case PIECE_TOKENS:
+    case REQUESTS:
+    case STRICT:
+    case MEMORY:
+    case LONGEST_LINE: return take_trace_option(options, option, name, error);
+    case CURVE:
+    case CHECK:
+    case PLAN:
+    case DEVICE_PRICE:
+    case HOST_PRICE:
+    case SHARE:
+    case TTFT:
+    case PERCENTILE: return take_plan_option(options, option, name, error);
     default: return take_engine_option(&options->model, option, name, error);
     }
 }
@@ -413,15 +447,28 @@ static int take_defaults(replay_options *options, replay_error *error)
     if (quire_options_init(&library, sizeof library))
         return replay_fail(error, "%s", quire_error_text());
     *options = (replay_options){
-        .read = {.piece_tokens = 512, .memory = UINT64_C(8) << 30, .longest_line = 64 << 20, .warnings = stderr},
-        .layers = 32, .kv_heads = 8, .head_dim = 128, .element_bytes = 2, .block_tokens = library.block_tokens,
+        .read = {.piece_tokens = 512,
+                 .memory = UINT64_C(8) << 30,
+                 .longest_line = 64 << 20,
+                 .warnings = stderr},
+        .layers = 32,
+        .kv_heads = 8,
+        .head_dim = 128,
+        .element_bytes = 2,
+        .block_tokens = library.block_tokens,
         .output = true,
         .device = {{{10, REPLAY_PERCENT}}, 1},
         .host = {{{0, REPLAY_BYTES}}, 1},
-        .policies = {library.policy}, .policy_count = 1,
+        .policies = {library.policy},
+        .policy_count = 1,
         .prices = {.device = 20, .host = 1, .percentile = 95, .share = 0.9},
-        .model = {.prefill_rate = 20000, .decode_seconds = 0.02, .offload_rate = 20.0 * (1 << 30),
-                  .restore_rate = 20.0 * (1 << 30), .speed = 1, .batch = 256, .step_tokens = 8192},
+        .model = {.prefill_rate = 20000,
+                  .decode_seconds = 0.02,
+                  .offload_rate = 20.0 * (1 << 30),
+                  .restore_rate = 20.0 * (1 << 30),
+                  .speed = 1,
+                  .batch = 256,
+                  .step_tokens = 8192},
     };
     return 0;
 }
@@ -439,10 +486,12 @@ int replay_options_parse(replay_options *options, int argc, char **argv, replay_
     if (optind == argc)
         return replay_fail(error, "no trace: give a file, or - for standard input; see quire-replay --help");
     if (optind + 1 < argc)
-        return replay_fail(error, "\"%s\" is one argument too many; see quire-replay --help", argv[optind + 1]);
+        return replay_fail(error, "\"%s\" is one argument too many; see quire-replay --help",
+                           argv[optind + 1]);
     options->path = argv[optind];
     if (options->timed && (options->pieces || !options->output))
-        return replay_fail(error, "--timed generates the outputs: --pieces and --no-output do not go with it");
+        return replay_fail(error,
+                           "--timed generates the outputs: --pieces and --no-output do not go with it");
     if (options->timed && options->floor)
         return replay_fail(error, "--floor is of requests one after another: it does not go with --timed");
     if (options->pieces)

@@ -35,11 +35,10 @@ typedef struct replay_options {
     uint32_t layers, kv_heads, head_dim, element_bytes, block_tokens;
     uint64_t token_bytes; /* 0: of those four */
     bool pieces, output;
-    bool hints; /* pass the trace's flags on */
     replay_sizes device, host;
     const char *policies[REPLAY_MOST_POLICIES];
     uint32_t policy_count;
-    bool timed, as_recorded;
+    bool timed, as_recorded, hints;
     bool device_given, host_given, block_given, model_given, policy_given;
     replay_engine_model model;
     /* the curve and the plan */

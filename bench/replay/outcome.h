@@ -1,4 +1,5 @@
-/* outcome.h: what a replay came to. Tokens, unless a name says otherwise; with --pieces a token is a piece. */
+/* outcome.h: what a replay came to. Tokens, unless a name says otherwise; with --pieces a token is a piece.
+ * */
 #ifndef REPLAY_OUTCOME_H
 #define REPLAY_OUTCOME_H
 
@@ -8,8 +9,8 @@ typedef struct replay_outcome {
     uint64_t requests, refused; /* refused: never fit this cache; computed whole, beside it */
     uint64_t input_tokens;
     uint64_t hit_device, hit_host; /* of the prompts: found on the device, restored from the host */
-    uint64_t computed;             /* prompts and outputs, with what a preemption made to be computed again */
-    uint64_t blocks;               /* that prompts and outputs fill: found or new */
+    uint64_t computed; /* prompts and outputs, with what a preemption made to be computed again */
+    uint64_t blocks; /* that prompts and outputs fill: found or new */
     uint64_t found_blocks;
     uint64_t evictions_device, evictions_host, offloads, restores; /* blocks */
     uint64_t preemptions;

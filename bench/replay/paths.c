@@ -61,13 +61,16 @@ static int cut(replay_paths *paths, uint32_t index, uint32_t *last, size_t *room
     return 0;
 }
 
-int replay_paths_open(replay_paths *paths, const replay_trace *trace, uint32_t block_tokens, bool pieces, bool output,
-                      replay_error *error)
+int replay_paths_open(replay_paths *paths, const replay_trace *trace, uint32_t block_tokens, bool pieces,
+                      bool output, replay_error *error)
 {
     *paths = (replay_paths){.trace = trace, .block_tokens = block_tokens, .pieces = pieces, .output = output};
     if (!pieces && trace->piece_tokens % block_tokens != 0)
-        return replay_fail(error, "blocks of %u tokens do not divide the trace's pieces of %u tokens; give --block-tokens "
-                           "that does", block_tokens, trace->piece_tokens);
+        return replay_fail(
+            error,
+            "blocks of %u tokens do not divide the trace's pieces of %u tokens; give --block-tokens "
+            "that does",
+            block_tokens, trace->piece_tokens);
     uint32_t *last = malloc(((size_t)trace->units + 1) * sizeof *last);
     if (!last)
         return replay_fail(error, "no memory for %u ids", trace->units);

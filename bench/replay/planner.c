@@ -1,8 +1,8 @@
 /* planner.c: from a curve to what to buy.
  *
- * The host tier holds copies of what the device has, in the same order of use, so two tiers of D and H blocks find what
- * one of max(D, H) finds: of it the device has what one of D finds, and the rest is restored. (Write-through; that this
- * holds is checked by an exact run of the answer.)
+ * The host tier holds copies of what the device has, in the same order of use, so two tiers of D and H blocks
+ * find what one of max(D, H) finds: of it the device has what one of D finds, and the rest is restored.
+ * (Write-through; that this holds is checked by an exact run of the answer.)
  *
  * A request's time to its first token, without waiting for others:
  *
@@ -33,8 +33,8 @@ typedef struct planner {
     const replay_prices *prices;
     replay_curve curve;
     double infinite; /* tokens */
-    uint64_t least;  /* blocks of the device tier */
-    double *times;   /* [requests] */
+    uint64_t least; /* blocks of the device tier */
+    double *times; /* [requests] */
 } planner;
 
 typedef struct offer {
@@ -56,7 +56,8 @@ static uint64_t host_blocks(const planner *planner, const offer *offer)
 static double cost_of(const planner *planner, size_t device, size_t host)
 {
     double cost = gib(planner, planner->curve.capacities[device]) * planner->prices->device;
-    return host > device ? cost + gib(planner, planner->curve.capacities[host]) * planner->prices->host : cost;
+    return host > device ? cost + gib(planner, planner->curve.capacities[host]) * planner->prices->host
+                         : cost;
 }
 
 /* Blocks that running requests hold on average. */
@@ -70,7 +71,8 @@ static double held_on_average(const planner *planner)
         sum += ((double)request->input + request->output) *
                (request->input / model->prefill_rate + request->output * model->decode_seconds);
     }
-    double seconds = (double)(trace->requests[trace->request_count - 1].time_us - trace->requests[0].time_us) * 1e-6;
+    double seconds =
+        (double)(trace->requests[trace->request_count - 1].time_us - trace->requests[0].time_us) * 1e-6;
     return seconds > 0 ? sum / (seconds / model->speed) / planner->job->block_tokens : 0;
 }
 
@@ -119,8 +121,8 @@ static offer cheapest_for_hits(planner *planner, double tokens)
     return best;
 }
 
-/* The cheapest pair whose percentile is within the wanted time. With more host it only gets better, so for each device
- * size the least host is found by halving. */
+/* The cheapest pair whose percentile is within the wanted time. With more host it only gets better, so for
+ * each device size the least host is found by halving. */
 static offer cheapest_for_time(planner *planner)
 {
     offer best = {.valid = false};
@@ -145,7 +147,7 @@ static offer cheapest_for_time(planner *planner)
     return best;
 }
 
-/* ---- words ------------------------------------------------------------------------------------------------- */
+/* ---- words --------------------------------------------------------------------------------------------- */
 
 static void say_sizes(const planner *planner, const offer *offer)
 {
@@ -167,16 +169,19 @@ static void say_next(const planner *planner, const offer *offer)
     double gain = replay_curve_at(curve, blocks + more) - replay_curve_at(curve, blocks);
     double device = replay_curve_at(curve, (double)curve->capacities[offer->device] + more) -
                     (double)curve->hits[offer->device];
-    printf("  The next %d GiB of %s bring %.3f points more of the prompts' tokens (%.2f%% of what is to be had).\n", NEXT_GIB,
-           offer->host > offer->device ? "host" : "device", percent(planner, gain),
+    printf("  The next %d GiB of %s bring %.3f points more of the prompts' tokens (%.2f%% of what is to be "
+           "had).\n",
+           NEXT_GIB, offer->host > offer->device ? "host" : "device", percent(planner, gain),
            planner->infinite > 0 ? 100 * gain / planner->infinite : 0);
     if (offer->host > offer->device)
-        printf("  The next %d GiB of device save the restore of %.3f points.\n", NEXT_GIB, percent(planner, device));
+        printf("  The next %d GiB of device save the restore of %.3f points.\n", NEXT_GIB,
+               percent(planner, device));
 }
 
 static void say_times(const planner *planner, const offer *offer)
 {
-    printf("  First token without waiting: %.2f s in the mean, %.2f s for %g%% of the requests; without a cache ",
+    printf("  First token without waiting: %.2f s in the mean, %.2f s for %g%% of the requests; without a "
+           "cache ",
            offer->mean, offer->at_percentile, planner->prices->percentile);
     const replay_trace *trace = &planner->job->trace;
     printf("%.2f s in the mean.\n", (double)trace->input_tokens / (double)trace->request_count /
@@ -192,14 +197,19 @@ static int say_exact(const planner *planner, const offer *offer, replay_error *e
     replay_setup setup = {.geometry = {job->block_tokens, job->block_bytes,
                                        (uint32_t)planner->curve.capacities[offer->device],
                                        (uint32_t)host_blocks(planner, offer)},
-                          .policy = planner->curve.policy, .pieces = job->options->pieces,
-                          .output = job->options->output, .progress = replay_progress_show, .progress_user = &progress};
+                          .policy = planner->curve.policy,
+                          .pieces = job->options->pieces,
+                          .output = job->options->output,
+                          .hints = job->options->hints,
+                          .progress = replay_progress_show,
+                          .progress_user = &progress};
     replay_progress_begin(&progress, "exact run", job->options->quiet);
     int status = replay_drive(&job->trace, &setup, &outcome, error);
     replay_progress_end(&progress);
     if (status)
         return -1;
-    printf("  An exact run at these sizes: %.2f%% of the tokens found, %.2f%% on the device and %.2f%% on the host "
+    printf("  An exact run at these sizes: %.2f%% of the tokens found, %.2f%% on the device and %.2f%% on "
+           "the host "
            "(the curve says %.2f%% and %.2f%%).\n",
            percent(planner, (double)(outcome.hit_device + outcome.hit_host)),
            percent(planner, (double)outcome.hit_device), percent(planner, (double)outcome.hit_host),
@@ -218,7 +228,8 @@ static int say_hits(planner *planner, replay_error *error)
     }
     say_sizes(planner, &offer);
     printf(" reach %.0f%% of what is to be had: %.2f%% of the prompts' tokens are found. That costs %.0f.\n",
-           100 * planner->prices->share, percent(planner, (double)planner->curve.hits[offer.host]), offer.cost);
+           100 * planner->prices->share, percent(planner, (double)planner->curve.hits[offer.host]),
+           offer.cost);
     say_next(planner, &offer);
     say_times(planner, &offer);
     return say_exact(planner, &offer, error);
@@ -231,12 +242,14 @@ static void say_wanted_time(planner *planner)
     if (!offer.valid) {
         struct offer all = {.device = planner->curve.points - 1, .host = planner->curve.points - 1};
         time_requests(planner, &all);
-        printf("A first token within %g s for %g%% of the requests is not to be had by caching: with everything on the "
-               "device it takes %.2f s. A higher prefill rate is needed.\n", prices->ttft, prices->percentile,
-               all.at_percentile);
+        printf("A first token within %g s for %g%% of the requests is not to be had by caching: with "
+               "everything on the "
+               "device it takes %.2f s. A higher prefill rate is needed.\n",
+               prices->ttft, prices->percentile, all.at_percentile);
         return;
     }
-    printf("The cheapest for a first token within %g s for %g%% of the requests: ", prices->ttft, prices->percentile);
+    printf("The cheapest for a first token within %g s for %g%% of the requests: ", prices->ttft,
+           prices->percentile);
     say_sizes(planner, &offer);
     printf(", at a cost of %.0f; %.2f%% of the tokens are found.\n", offer.cost,
            percent(planner, (double)planner->curve.hits[offer.host]));
@@ -247,26 +260,34 @@ static void say_setting(const planner *planner, double held)
 {
     const replay_options *options = planner->job->options;
     double token = planner->job->token_bytes;
-    printf("Plan for %s. A token takes %.1f KiB; prefill %.0f tokens/s, restore %.1f GiB/s; a GiB costs %g on the device, "
-           "%g on the host.\n", planner->curve.policy, token / 1024, options->model.prefill_rate,
+    printf("Plan for %s. A token takes %.1f KiB; prefill %.0f tokens/s, restore %.1f GiB/s; a GiB costs %g "
+           "on the device, "
+           "%g on the host.\n",
+           planner->curve.policy, token / 1024, options->model.prefill_rate,
            options->model.restore_rate / (1 << 30), planner->prices->device, planner->prices->host);
-    printf("What is to be had: an infinite cache finds %.2f%% of the prompts' tokens. Requests that run hold %.1f GiB on "
-           "average; device tiers from %.1f GiB on are considered.\n", percent(planner, planner->infinite),
-           gib(planner, (uint64_t)held), gib(planner, planner->curve.capacities[0]));
+    printf("What is to be had: an infinite cache finds %.2f%% of the prompts' tokens. Requests that run hold "
+           "%.1f GiB on "
+           "average; device tiers from %.1f GiB on are considered.\n",
+           percent(planner, planner->infinite), gib(planner, (uint64_t)held),
+           gib(planner, planner->curve.capacities[0]));
     if (token / options->model.restore_rate >= 1 / options->model.prefill_rate)
-        printf("A token takes %.1f us to restore and %.1f us to compute: at these rates a host tier does not pay.\n",
+        printf("A token takes %.1f us to restore and %.1f us to compute: at these rates a host tier does not "
+               "pay.\n",
                1e6 * token / options->model.restore_rate, 1e6 / options->model.prefill_rate);
 }
 
 int replay_plan(const replay_job *job, const char *policy, replay_error *error)
 {
-    planner planner = {.job = job, .prices = &job->options->prices,
+    planner planner = {.job = job,
+                       .prices = &job->options->prices,
                        .infinite = (double)replay_infinite(&job->paths) * job->block_tokens};
     double held = held_on_average(&planner);
     if (replay_curve_make(&planner.curve, job, policy, (uint64_t)(2 * held), error))
         return -1;
     planner.times = malloc(job->trace.request_count * sizeof *planner.times);
-    int status = planner.times ? 0 : replay_fail(error, "no memory for the times of %zu requests", job->trace.request_count);
+    int status = planner.times ? 0
+                               : replay_fail(error, "no memory for the times of %zu requests",
+                                             job->trace.request_count);
     if (status == 0) {
         say_setting(&planner, held);
         status = say_hits(&planner, error);

@@ -33,8 +33,8 @@ void replay_progress_show(void *user, uint64_t at, uint64_t of)
     double part = at < of ? (double)at / (double)of : 1;
     int done = (int)(part * WIDTH);
     double left = part > 0 ? (now - progress->began) / part * (1 - part) : 0;
-    fprintf(stderr, "\r%s [%.*s%*s] %3.0f%%, %.0f s left\033[K", progress->what, done, full, WIDTH - done, "", part * 100,
-            left);
+    fprintf(stderr, "\r%s [%.*s%*s] %3.0f%%, %.0f s left\033[K", progress->what, done, full, WIDTH - done, "",
+            part * 100, left);
 }
 
 void replay_progress_end(replay_progress *progress)

@@ -6,13 +6,17 @@
 #include "input.h"
 #include "recorded.h"
 
-enum { MOST_NAMED = 10, PROGRESS_EVERY = 256 }; /* malformed lines that are named, the rest is counted; lines */
+enum {
+    MOST_NAMED = 10,
+    PROGRESS_EVERY = 256
+}; /* malformed lines that are named, the rest is counted; lines */
 
 typedef struct reader {
     replay_trace *trace;
     const replay_read_options *options;
     const char *path;
-    int (*take)(replay_trace *trace, const char *line, size_t length, replay_error *error); /* NULL: not known yet */
+    int (*take)(replay_trace *trace, const char *line, size_t length,
+                replay_error *error); /* NULL: not known yet */
     replay_read_result result;
 } reader;
 
@@ -28,7 +32,8 @@ static int choose_format(reader *reader, const char *line, replay_error *error)
     const char *text = line + strspn(line, " \t");
     if (*text == '{') {
         if (!replay_read_json_supported())
-            return replay_fail(error, "this build cannot read JSON: cJSON (Debian: libcjson-dev) was not found");
+            return replay_fail(error,
+                               "this build cannot read JSON: cJSON (Debian: libcjson-dev) was not found");
         trace->format = "JSONL";
         trace->piece_tokens = reader->options->piece_tokens;
         reader->take = replay_read_json;
@@ -44,8 +49,10 @@ static int choose_format(reader *reader, const char *line, replay_error *error)
         reader->take = take_recorded;
         return replay_recorded_open(&trace->recorded, text, error);
     }
-    return replay_fail(error, "%s has no format that is known: its first line is neither a JSON object nor \"# "
-                       "prefix-trace v1\" nor \"# quire-trace v1\"", reader->path);
+    return replay_fail(error,
+                       "%s has no format that is known: its first line is neither a JSON object nor \"# "
+                       "prefix-trace v1\" nor \"# quire-trace v1\"",
+                       reader->path);
 }
 
 /* A malformed line: 0 goes on with the next one. */
@@ -110,8 +117,9 @@ static int take_all(reader *reader, replay_input *input, replay_error *error)
         if (kind == REPLAY_LINE_END)
             break;
         reader->result.lines++;
-        int status = kind == REPLAY_LINE_LONG ? malformed(reader, "the line is longer than --longest-line", error)
-                                              : take_line(reader, line, length, error);
+        int status = kind == REPLAY_LINE_LONG
+                         ? malformed(reader, "the line is longer than --longest-line", error)
+                         : take_line(reader, line, length, error);
         if (status)
             return -1;
         if (reader->options->progress && reader->result.lines % PROGRESS_EVERY == 0)
@@ -120,8 +128,8 @@ static int take_all(reader *reader, replay_input *input, replay_error *error)
     return 0;
 }
 
-int replay_read(replay_trace *trace, const char *path, const replay_read_options *options, replay_read_result *result,
-                replay_error *error)
+int replay_read(replay_trace *trace, const char *path, const replay_read_options *options,
+                replay_read_result *result, replay_error *error)
 {
     reader reader = {.trace = trace, .options = options, .path = path};
     replay_input *input = NULL;

@@ -51,13 +51,16 @@ static int read_ids(replay_trace *trace, const cJSON *array, replay_error *error
     const cJSON *item;
     const replay_request *request = &trace->requests[trace->request_count];
     uint32_t most = request->input == 0 ? 0 : (request->input - 1) / trace->piece_tokens + 1;
-    cJSON_ArrayForEach(item, array) {
+    cJSON_ArrayForEach(item, array)
+    {
         double id = 0;
         if (!whole(item, 0, 0x1p53, &id))
             return replay_fail(error, "\"hash_ids\" holds what is no whole number from 0 to 2^53");
         if (request->count == most)
-            return replay_fail(error, "more hash_ids than pieces of %u tokens in an input of %u: at most %u "
-                               "(--piece-tokens says how long a piece is)", trace->piece_tokens, request->input, most);
+            return replay_fail(error,
+                               "more hash_ids than pieces of %u tokens in an input of %u: at most %u "
+                               "(--piece-tokens says how long a piece is)",
+                               trace->piece_tokens, request->input, most);
         int status = replay_trace_add_id(trace, (uint64_t)id, error);
         if (status)
             return status;
@@ -70,7 +73,8 @@ static int read_tokens(replay_trace *trace, const cJSON *array, replay_error *er
     const cJSON *item;
     replay_request *request = &trace->requests[trace->request_count];
     request->input = 0;
-    cJSON_ArrayForEach(item, array) {
+    cJSON_ArrayForEach(item, array)
+    {
         double token = 0;
         if (!whole(item, INT32_MIN, INT32_MAX, &token))
             return replay_fail(error, "\"tokens\" holds what is no token id, a whole number of 32 bits");
@@ -111,7 +115,8 @@ static int read_object(replay_trace *trace, const cJSON *object, replay_error *e
     time = stamp->valuedouble;
     if (read_whole(object, "input_length", ids != NULL, 1 << 30, &input, error) ||
         read_whole(object, "output_length", false, 1 << 30, &output, error) ||
-        read_whole(object, "domain", false, 0x1p53, &domain, error) || judge_kind(trace, tokens != NULL, error))
+        read_whole(object, "domain", false, 0x1p53, &domain, error) ||
+        judge_kind(trace, tokens != NULL, error))
         return -1;
     request->time_us = (int64_t)(time * 1000);
     request->input = (uint32_t)input;

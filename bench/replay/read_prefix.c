@@ -1,4 +1,5 @@
-/* read_prefix.c: "prefix-trace v1". Two lines of '#', of which the first gives the piece size, then a request a line:
+/* read_prefix.c: "prefix-trace v1". Two lines of '#', of which the first gives the piece size, then a request
+ * a line:
  *
  *    t_ms input_tokens output_tokens flags ids          ids: runs separated by commas, 0-52,907,1000-1003
  */
@@ -34,7 +35,8 @@ int replay_read_prefix_header(replay_trace *trace, const char *line, replay_erro
     if (at)
         at += strlen("block=");
     if (!at || !whole(&at, MOST_PIECE_TOKENS, &tokens) || tokens == 0)
-        return replay_fail(error, "the header of a prefix-trace has no block=N with N from 1 to %d", MOST_PIECE_TOKENS);
+        return replay_fail(error, "the header of a prefix-trace has no block=N with N from 1 to %d",
+                           MOST_PIECE_TOKENS);
     trace->piece_tokens = (uint32_t)tokens;
     return 0;
 }
@@ -48,7 +50,8 @@ static int take_runs(replay_trace *trace, const char *at, uint32_t most, replay_
             return replay_fail(error, "no id where one is expected, at \"%.20s\"", at);
         last = first;
         if (*at == '-' && (at++, !whole(&at, UINT64_MAX - 1, &last) || last < first))
-            return replay_fail(error, "a run of ids must be FIRST-LAST with LAST not below FIRST, at \"%.20s\"", at);
+            return replay_fail(error,
+                               "a run of ids must be FIRST-LAST with LAST not below FIRST, at \"%.20s\"", at);
         if (last - first >= most - request->count)
             return replay_fail(error, "more ids than the input has pieces (%u)", most);
         for (uint64_t name = first; name <= last; name++) {
@@ -72,8 +75,10 @@ int replay_read_prefix(replay_trace *trace, const char *line, size_t length, rep
     (void)length;
     for (int i = 0; i < 4; i++) {
         if (!whole(&at, most[i], &values[i]) || *at++ != ' ')
-            return replay_fail(error, "the %s is no whole number followed by a space; a line is: t_ms input_tokens "
-                               "output_tokens flags ids", names[i]);
+            return replay_fail(error,
+                               "the %s is no whole number followed by a space; a line is: t_ms input_tokens "
+                               "output_tokens flags ids",
+                               names[i]);
     }
     replay_request *request = &trace->requests[trace->request_count];
     request->time_us = (int64_t)values[0] * 1000;

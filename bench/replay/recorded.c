@@ -15,9 +15,10 @@ typedef struct replay_live {
     uint32_t count, room;
 } replay_live;
 
-/* ---- header ------------------------------------------------------------------------------------------------ */
+/* ---- header -------------------------------------------------------------------------------------------- */
 
-static bool header_number(const char *header, const char *name, uint64_t least, uint64_t most, uint64_t *value)
+static bool header_number(const char *header, const char *name, uint64_t least, uint64_t most,
+                          uint64_t *value)
 {
     const char *at = strstr(header, name);
     char *end;
@@ -30,7 +31,8 @@ static bool header_number(const char *header, const char *name, uint64_t least, 
 static bool read_header(replay_recorded *recorded, const char *header)
 {
     uint64_t block, device, host, sequences, longest, domains, watermark, offload;
-    if (!header_number(header, " block=", 1, 256, &block) || !header_number(header, " device=", 1, INT32_MAX, &device) ||
+    if (!header_number(header, " block=", 1, 256, &block) ||
+        !header_number(header, " device=", 1, INT32_MAX, &device) ||
         !header_number(header, " host=", 0, INT32_MAX, &host) ||
         !header_number(header, " bytes=", 1, UINT32_MAX, &recorded->block_bytes) ||
         !header_number(header, " sequences=", 1, MOST_SEQUENCES, &sequences) ||
@@ -58,7 +60,8 @@ int replay_recorded_open(replay_recorded **out, const char *header, replay_error
         return replay_fail(error, "no memory for a recording");
     if (!read_header(recorded, header)) {
         free(recorded);
-        return replay_fail(error, "the header of a quire-trace is damaged; it has block=, device=, host=, bytes=, "
+        return replay_fail(error,
+                           "the header of a quire-trace is damaged; it has block=, device=, host=, bytes=, "
                            "sequences=, longest=, domains=, watermark=, offload= and policy=");
     }
     recorded->live = calloc(recorded->max_sequences, sizeof *recorded->live);
@@ -93,7 +96,7 @@ void replay_recorded_close(replay_recorded *recorded)
     free(recorded);
 }
 
-/* ---- blocks ------------------------------------------------------------------------------------------------ */
+/* ---- blocks -------------------------------------------------------------------------------------------- */
 
 typedef struct line {
     replay_recorded *recorded;
@@ -188,7 +191,7 @@ static int share(line *line, uint32_t block, uint32_t other, uint32_t tokens)
     return 0;
 }
 
-/* ---- fields ------------------------------------------------------------------------------------------------ */
+/* ---- fields -------------------------------------------------------------------------------------------- */
 
 static bool take_number(line *line, uint64_t most, uint64_t *value)
 {
@@ -263,7 +266,8 @@ static int add_event(line *line, replay_event event)
 }
 
 /* With the numbers of the sequence's blocks [first, end). */
-static int add_block_event(line *line, replay_event event, const replay_live *live, uint32_t first, uint32_t end)
+static int add_block_event(line *line, replay_event event, const replay_live *live, uint32_t first,
+                           uint32_t end)
 {
     replay_recorded *r = line->recorded;
     int status = grow(line, &r->blocks, &r->block_room, r->block_count + (end - first), sizeof *r->blocks);
@@ -272,12 +276,13 @@ static int add_block_event(line *line, replay_event event, const replay_live *li
     event.blocks = r->block_count;
     event.first_block = first;
     event.block_count = end - first;
-    memcpy(r->blocks + r->block_count, live->blocks + first, (end - first) * sizeof *r->blocks);
+    if (end > first)
+        memcpy(r->blocks + r->block_count, live->blocks + first, (end - first) * sizeof *r->blocks);
     r->block_count += end - first;
     return add_event(line, event);
 }
 
-/* ---- lines ------------------------------------------------------------------------------------------------- */
+/* ---- lines --------------------------------------------------------------------------------------------- */
 
 static int take_open(line *line)
 {
@@ -316,8 +321,8 @@ static int take_match(line *line)
     uint64_t count, device, host, partial, last, from;
     if (!take_sequence(line, true, &sequence) || !take_field(line, INT32_MAX, &count) ||
         !take_field(line, count, &device) || !take_field(line, count - device, &host) ||
-        !take_field(line, device + host, &partial) || !take_hash_field(line, &last) || !take_hash_field(line, &from) ||
-        *line->at)
+        !take_field(line, device + host, &partial) || !take_hash_field(line, &last) ||
+        !take_hash_field(line, &from) || *line->at)
         return malformed(line, "time m SEQUENCE TOKENS DEVICE HOST PARTIAL LAST FROM, of an open sequence");
     replay_live *live = &r->live[sequence];
     uint32_t full = (uint32_t)(device + host - partial) / r->block_tokens;
@@ -334,22 +339,27 @@ static int take_match(line *line)
         r->parent[live->blocks[at]] = at == 0 ? REPLAY_NO_PARENT : live->blocks[at - 1];
     live->length = (uint32_t)(device + host);
     uint32_t other = partial > 0 ? replay_map_find(&r->names, from) : REPLAY_MAP_NONE;
-    if (other != REPLAY_MAP_NONE && full < blocks && (status = share(line, live->blocks[full], other, (uint32_t)partial)))
+    if (other != REPLAY_MAP_NONE && full < blocks &&
+        (status = share(line, live->blocks[full], other, (uint32_t)partial)))
         return status;
     r->matches++;
     r->match_tokens += count;
     r->hit_device += device;
     r->hit_host += host;
     r->hit_partial += partial;
-    return add_block_event(line, (replay_event){.type = REPLAY_MATCH, .sequence = sequence, .tokens = (uint32_t)count,
-                                                .number = device + host}, live, 0, blocks);
+    return add_block_event(
+        line,
+        (replay_event){
+            .type = REPLAY_MATCH, .sequence = sequence, .tokens = (uint32_t)count, .number = device + host},
+        live, 0, blocks);
 }
 
 /* "SEQUENCE:TOKENS" or "SEQUENCE:TOKENS:HASH,HASH=1.2.3,..." */
 static int take_row(line *line)
 {
     replay_recorded *r = line->recorded;
-    static const char expected[] = "SEQUENCE:TOKENS:HASH,HASH,... of an open sequence, a hash for each block filled";
+    static const char expected[] =
+        "SEQUENCE:TOKENS:HASH,HASH,... of an open sequence, a hash for each block filled";
     uint32_t sequence;
     uint64_t count, hash;
     if (!take_sequence(line, true, &sequence) || *line->at++ != ':' ||
@@ -368,8 +378,8 @@ static int take_row(line *line)
     if (status)
         return status;
     live->length = end;
-    return add_block_event(line, (replay_event){.type = REPLAY_ROW, .sequence = sequence, .tokens = end}, live, first,
-                           (end - 1) / size + 1);
+    return add_block_event(line, (replay_event){.type = REPLAY_ROW, .sequence = sequence, .tokens = end},
+                           live, first, (end - 1) / size + 1);
 }
 
 static int take_step(line *line)
@@ -394,7 +404,8 @@ static int take_fork(line *line)
     int status = number_up_to(line, to, from->count > full ? full : from->count);
     if (status)
         return status;
-    memcpy(to->blocks, from->blocks, to->count * sizeof *to->blocks);
+    if (to->count > 0)
+        memcpy(to->blocks, from->blocks, to->count * sizeof *to->blocks);
     if (from->count > full) { /* of an open block each has a copy */
         status = number_up_to(line, to, full + 1);
         if (status == 0)
@@ -411,8 +422,8 @@ static int take_truncate(line *line)
 {
     uint32_t sequence;
     uint64_t left;
-    if (!take_sequence(line, true, &sequence) || !take_field(line, line->recorded->live[sequence].length, &left) ||
-        *line->at)
+    if (!take_sequence(line, true, &sequence) ||
+        !take_field(line, line->recorded->live[sequence].length, &left) || *line->at)
         return malformed(line, "time t SEQUENCE TOKENS, of an open sequence that has as many");
     replay_live *live = &line->recorded->live[sequence];
     uint32_t full = (uint32_t)left / line->recorded->block_tokens;
@@ -426,7 +437,8 @@ static int take_truncate(line *line)
         if (status)
             return status;
     }
-    return add_event(line, (replay_event){.type = REPLAY_TRUNCATE, .sequence = sequence, .tokens = (uint32_t)left});
+    return add_event(line,
+                     (replay_event){.type = REPLAY_TRUNCATE, .sequence = sequence, .tokens = (uint32_t)left});
 }
 
 static int take_close(line *line)
@@ -438,7 +450,8 @@ static int take_close(line *line)
     return add_event(line, (replay_event){.type = REPLAY_CLOSE, .sequence = sequence});
 }
 
-int replay_recorded_line(replay_recorded *recorded, replay_trace *trace, const char *text, replay_error *error)
+int replay_recorded_line(replay_recorded *recorded, replay_trace *trace, const char *text,
+                         replay_error *error)
 {
     line line = {recorded, trace, text, 0, error};
     if (!take_number(&line, INT64_MAX, &line.time_us) || *line.at++ != ' ')
@@ -455,7 +468,7 @@ int replay_recorded_line(replay_recorded *recorded, replay_trace *trace, const c
     }
 }
 
-/* ---- after the last line ----------------------------------------------------------------------------------- */
+/* ---- after the last line ------------------------------------------------------------------------------- */
 
 static uint32_t token_find(uint32_t *roots, uint32_t token)
 {
@@ -477,7 +490,8 @@ static int join_tokens(replay_recorded *recorded, replay_error *error)
         recorded->token_root[i] = (uint32_t)i;
     for (size_t i = 0; i < recorded->shared_count; i++) {
         const replay_shared *shared = &recorded->shared[i];
-        size_t block = replay_recorded_same(recorded, shared->block), other = replay_recorded_same(recorded, shared->other);
+        size_t block = replay_recorded_same(recorded, shared->block),
+               other = replay_recorded_same(recorded, shared->other);
         for (uint32_t j = 0; j < shared->tokens && j < size; j++)
             recorded->token_root[token_find(recorded->token_root, (uint32_t)(block * size + j))] =
                 token_find(recorded->token_root, (uint32_t)(other * size + j));
@@ -501,7 +515,8 @@ static int add_request(const replay_recorded *recorded, replay_trace *trace, siz
     uint32_t length = match->tokens;
     for (size_t i = at + 1; i < recorded->event_count; i++) {
         const replay_event *event = &recorded->events[i];
-        if (event->sequence != match->sequence || event->type == REPLAY_STEP_END || event->type == REPLAY_CLEAR)
+        if (event->sequence != match->sequence || event->type == REPLAY_STEP_END ||
+            event->type == REPLAY_CLEAR)
             continue;
         if (event->type == REPLAY_CLOSE)
             break;
@@ -517,7 +532,8 @@ static int add_request(const replay_recorded *recorded, replay_trace *trace, siz
     request->output = length - match->tokens;
     request->domain = domain;
     for (uint32_t k = 0; status == 0 && k < match->tokens / recorded->block_tokens; k++)
-        status = replay_trace_add_id(trace, replay_recorded_same(recorded, recorded->blocks[match->blocks + k]), error);
+        status = replay_trace_add_id(
+            trace, replay_recorded_same(recorded, recorded->blocks[match->blocks + k]), error);
     return status ? status : replay_trace_end(trace, error);
 }
 

@@ -11,8 +11,8 @@
 enum { MOVES = 1 << 16 };
 
 typedef struct track {
-    uint32_t seq;     /* the book's */
-    uint32_t length;  /* ours: a match may have found more or less than the program's did */
+    uint32_t seq; /* the book's */
+    uint32_t length; /* ours: a match may have found more or less than the program's did */
     uint32_t *blocks; /* [room] */
     uint32_t room;
     bool reserved;
@@ -39,8 +39,9 @@ static int take_blocks(rerun *rerun, const replay_event *event, replay_error *er
         track->blocks = blocks;
         track->room = room;
     }
-    memcpy(track->blocks + event->first_block, rerun->recorded->blocks + event->blocks,
-           event->block_count * sizeof *track->blocks);
+    if (event->block_count > 0)
+        memcpy(track->blocks + event->first_block, rerun->recorded->blocks + event->blocks,
+               event->block_count * sizeof *track->blocks);
     return 0;
 }
 
@@ -48,7 +49,8 @@ static void expand(const rerun *rerun, const track *track, uint32_t first, uint3
 {
     const uint32_t size = rerun->recorded->block_tokens;
     for (uint32_t at = first; at < end; at++)
-        rerun->tokens[at - first] = replay_recorded_token(rerun->recorded, track->blocks[at / size], at % size);
+        rerun->tokens[at - first] =
+            replay_recorded_token(rerun->recorded, track->blocks[at / size], at % size);
 }
 
 static int match(rerun *rerun, const replay_event *event, replay_error *error)
@@ -60,7 +62,8 @@ static int match(rerun *rerun, const replay_event *event, replay_error *error)
         return -1;
     expand(rerun, track, 0, event->tokens);
     double begin = bench_now();
-    if (quire__book_seq_match(rerun->node.book, track->seq, rerun->tokens, event->tokens, &rerun->node.plan, &hit))
+    if (quire__book_seq_match(rerun->node.book, track->seq, rerun->tokens, event->tokens, &rerun->node.plan,
+                              &hit))
         return replay_fail(error, "%s", quire_error_text());
     replay_node_settle(&rerun->node);
     (void)quire__book_seq_ready(rerun->node.book, track->seq);
@@ -86,8 +89,8 @@ static int step(rerun *rerun, replay_error *error)
         if (target <= track->length)
             continue;
         expand(rerun, track, track->length, target);
-        quire_status status = quire__book_reserve(rerun->node.book, track->seq, rerun->tokens, target - track->length,
-                                                  &rerun->node.plan, &moving);
+        quire_status status = quire__book_reserve(rerun->node.book, track->seq, rerun->tokens,
+                                                  target - track->length, &rerun->node.plan, &moving);
         if (status != QUIRE_OK && status != QUIRE_EFULL && status != QUIRE_ERANGE)
             return replay_fail(error, "%s", quire_error_text());
         track->reserved = status == QUIRE_OK;
@@ -146,7 +149,8 @@ static int take(rerun *rerun, const replay_event *event, replay_error *error)
     case REPLAY_OPEN:
         track->length = 0;
         return quire__book_seq_open(rerun->node.book, event->number, &track->seq)
-                   ? replay_fail(error, "%s", quire_error_text()) : 0;
+                   ? replay_fail(error, "%s", quire_error_text())
+                   : 0;
     case REPLAY_MATCH: return match(rerun, event, error);
     case REPLAY_ROW:
         if (rerun->row_count == rerun->recorded->max_sequences)
@@ -191,15 +195,19 @@ int replay_recorded_rerun(const replay_recorded *recorded, const char *policy, u
     uint32_t longest = longest_sequence(recorded);
     replay_node_config config = {.geometry = {recorded->block_tokens, recorded->block_bytes, device_blocks,
                                               recorded->offload ? host_blocks : 0},
-                                 .policy = policy, .max_sequences = recorded->max_sequences, .longest = longest,
-                                 .max_domains = recorded->max_domains, .watermark = recorded->watermark,
+                                 .policy = policy,
+                                 .max_sequences = recorded->max_sequences,
+                                 .longest = longest,
+                                 .max_domains = recorded->max_domains,
+                                 .watermark = recorded->watermark,
                                  .plan = MOVES + 2 * (longest / recorded->block_tokens)};
     *result = (replay_rerun){0};
     rerun.tracks = calloc(recorded->max_sequences, sizeof *rerun.tracks);
     rerun.rows = calloc(recorded->max_sequences, sizeof *rerun.rows);
     rerun.tokens = malloc(((size_t)longest + 1) * sizeof *rerun.tokens);
-    int status = rerun.tracks && rerun.rows && rerun.tokens ? replay_node_open(&rerun.node, &config, error)
-                                                            : replay_fail(error, "no memory to replay a recording");
+    int status = rerun.tracks && rerun.rows && rerun.tokens
+                     ? replay_node_open(&rerun.node, &config, error)
+                     : replay_fail(error, "no memory to replay a recording");
     for (size_t i = 0; status == 0 && i < recorded->event_count; i++)
         status = take(&rerun, &recorded->events[i], error);
     if (status == 0)
@@ -214,9 +222,10 @@ int replay_recorded_rerun(const replay_recorded *recorded, const char *policy, u
     return status;
 }
 
-/* ---- the table --------------------------------------------------------------------------------------------- */
+/* ---- the table ----------------------------------------------------------------------------------------- */
 
-static void write_run(json_writer *json, const char *name, uint32_t device, uint32_t host, const replay_rerun *run)
+static void write_run(json_writer *json, const char *name, uint32_t device, uint32_t host,
+                      const replay_rerun *run)
 {
     json_begin(json, NULL, '{');
     json_string(json, "policy", name);
@@ -236,10 +245,12 @@ static void write_run(json_writer *json, const char *name, uint32_t device, uint
     json_end(json, '}');
 }
 
-static void show_run(const replay_job *job, const char *name, uint32_t device, uint32_t host, const replay_rerun *run)
+static void show_run(const replay_job *job, const char *name, uint32_t device, uint32_t host,
+                     const replay_rerun *run)
 {
-    printf("%-22s %10.2f %10.2f %10" PRIu64 " %12" PRIu64 " %12" PRIu64 " %12" PRIu64 " %10" PRIu64 " %10" PRIu64 " %10"
-           PRIu64 "\n", name, (double)device * (double)job->trace.recorded->block_bytes / (1 << 30),
+    printf("%-22s %10.2f %10.2f %10" PRIu64 " %12" PRIu64 " %12" PRIu64 " %12" PRIu64 " %10" PRIu64
+           " %10" PRIu64 " %10" PRIu64 "\n",
+           name, (double)device * (double)job->trace.recorded->block_bytes / (1 << 30),
            (double)host * (double)job->trace.recorded->block_bytes / (1 << 30), run->matches, run->hit_device,
            run->hit_host, run->hit_partial, run->differing, run->left_out, run->evictions_device);
 }
@@ -248,13 +259,15 @@ static int run_all(const replay_job *job, json_writer *json, replay_error *error
 {
     const replay_options *options = job->options;
     const replay_recorded *recorded = job->trace.recorded;
-    uint32_t devices = options->device_given ? options->device.count : 1, hosts = options->host_given ? options->host.count : 1;
+    uint32_t devices = options->device_given ? options->device.count : 1,
+             hosts = options->host_given ? options->host.count : 1;
     uint32_t policies = options->policy_given ? options->policy_count : 1;
     for (uint32_t i = 0; i < devices * hosts * policies; i++) {
         uint32_t device = recorded->device_blocks, host = recorded->host_blocks, at = i / policies;
         const char *policy = options->policy_given ? options->policies[i % policies] : recorded->policy;
         replay_rerun run;
-        if ((options->device_given && replay_job_blocks(job, options->device.list[at / hosts], &device, error)) ||
+        if ((options->device_given &&
+             replay_job_blocks(job, options->device.list[at / hosts], &device, error)) ||
             (options->host_given && replay_job_blocks(job, options->host.list[at % hosts], &host, error)) ||
             replay_recorded_rerun(recorded, policy, device, host, &run, error))
             return -1;
@@ -271,17 +284,19 @@ int replay_recorded_runs(const replay_job *job, replay_error *error)
     const replay_recorded *recorded = job->trace.recorded;
     json_writer json = {.file = stdout};
     if (!recorded)
-        return replay_fail(error, "--as-recorded is for recordings of Quire's own; %s is %s", job->options->path,
-                           job->trace.format);
-    replay_rerun was = {.matches = recorded->matches, .match_tokens = recorded->match_tokens,
-                        .hit_device = recorded->hit_device, .hit_host = recorded->hit_host,
+        return replay_fail(error, "--as-recorded is for recordings of Quire's own; %s is %s",
+                           job->options->path, job->trace.format);
+    replay_rerun was = {.matches = recorded->matches,
+                        .match_tokens = recorded->match_tokens,
+                        .hit_device = recorded->hit_device,
+                        .hit_host = recorded->hit_host,
                         .hit_partial = recorded->hit_partial};
     if (job->options->json) {
         json_begin(&json, NULL, '[');
         write_run(&json, "recorded", recorded->device_blocks, recorded->host_blocks, &was);
     } else {
-        printf("%-22s %10s %10s %10s %12s %12s %12s %10s %10s %10s\n", "policy", "device GiB", "host GiB", "matches",
-               "device tok", "host tok", "partial tok", "differing", "no room", "evictions");
+        printf("%-22s %10s %10s %10s %12s %12s %12s %10s %10s %10s\n", "policy", "device GiB", "host GiB",
+               "matches", "device tok", "host tok", "partial tok", "differing", "no room", "evictions");
         show_run(job, "as it was", recorded->device_blocks, recorded->host_blocks, &was);
     }
     int status = run_all(job, &json, error);

@@ -7,7 +7,7 @@
 
 enum { STRIDE = 512, FIRST_PLACES = 4096 };
 
-/* ---- tables ------------------------------------------------------------------------------------------------ */
+/* ---- tables -------------------------------------------------------------------------------------------- */
 
 static size_t home(const replay_table *table, uint64_t key)
 {
@@ -77,12 +77,16 @@ static bool set(replay_table *table, uint64_t key, uint64_t value)
     return true;
 }
 
-/* ---- the router -------------------------------------------------------------------------------------------- */
+/* ---- the router ---------------------------------------------------------------------------------------- */
 
-int replay_router_open(replay_router *router, uint32_t nodes, uint32_t block_tokens, size_t events, replay_error *error)
+int replay_router_open(replay_router *router, uint32_t nodes, uint32_t block_tokens, size_t events,
+                       replay_error *error)
 {
-    *router = (replay_router){.nodes = nodes, .block_tokens = block_tokens, .capacity = events,
-                              .stride = block_tokens > STRIDE ? block_tokens : STRIDE / block_tokens * block_tokens};
+    *router = (replay_router){.nodes = nodes,
+                              .block_tokens = block_tokens,
+                              .capacity = events,
+                              .stride = block_tokens > STRIDE ? block_tokens
+                                                              : STRIDE / block_tokens * block_tokens};
     router->events = malloc(events * sizeof *router->events);
     router->tokens = malloc(block_tokens * sizeof *router->tokens);
     if (router->events && router->tokens)
@@ -136,7 +140,8 @@ int replay_router_learn(replay_router *router, uint32_t node, replay_node *cache
         const quire_event *event = &router->events[i];
         if (event->first_token % router->stride != 0 || event->tier != QUIRE_TIER_DEVICE)
             continue;
-        if (!(event->type == QUIRE_EVENT_STORED ? stored(router, node, cache, event) : removed(router, node, event)))
+        if (!(event->type == QUIRE_EVENT_STORED ? stored(router, node, cache, event)
+                                                : removed(router, node, event)))
             return replay_fail(error, "no memory for the router's index");
     }
     return 0;

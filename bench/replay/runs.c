@@ -33,7 +33,7 @@ static const char *unit(const runs *runs)
     return runs->job->options->pieces ? "pieces" : "tokens";
 }
 
-/* ---- the trace --------------------------------------------------------------------------------------------- */
+/* ---- the trace ----------------------------------------------------------------------------------------- */
 
 static void show_trace(runs *runs)
 {
@@ -60,15 +60,16 @@ static void show_trace(runs *runs)
     printf("%s: %s, %zu requests, %.1f M prompt tokens, %.1f M generated, the longest %u; %.2f s to read\n",
            job->options->path, trace->format, trace->request_count, (double)trace->input_tokens / 1e6,
            (double)trace->output_tokens / 1e6, trace->longest, job->read_seconds);
-    printf("blocks of %u %s, %" PRIu64 " KiB each; different blocks in prompts: %" PRIu64 " (%.1f GiB)\n", job->block_tokens,
-           unit(runs), job->block_bytes >> 10, job->paths.distinct_blocks,
+    printf("blocks of %u %s, %" PRIu64 " KiB each; different blocks in prompts: %" PRIu64 " (%.1f GiB)\n",
+           job->block_tokens, unit(runs), job->block_bytes >> 10, job->paths.distinct_blocks,
            replay_job_gib(job, job->paths.distinct_blocks));
-    printf("an infinite cache would find %.2f%% of the prompts' %s\n\n", block_percent(runs, runs->infinite), unit(runs));
-    printf("%-22s %12s %12s %8s %8s %8s %10s %10s %10s %10s %10s\n", "policy", "device GiB", "host GiB", "hit %", "device %",
-           "host %", "saved Mtok", "evictions", "moved GiB", "us/request", "Mblocks/s");
+    printf("an infinite cache would find %.2f%% of the prompts' %s\n\n", block_percent(runs, runs->infinite),
+           unit(runs));
+    printf("%-22s %12s %12s %8s %8s %8s %10s %10s %10s %10s %10s\n", "policy", "device GiB", "host GiB",
+           "hit %", "device %", "host %", "saved Mtok", "evictions", "moved GiB", "us/request", "Mblocks/s");
 }
 
-/* ---- a line ------------------------------------------------------------------------------------------------ */
+/* ---- a line -------------------------------------------------------------------------------------------- */
 
 static void show_bound(runs *runs, const char *name, const replay_geometry *geometry, uint64_t found)
 {
@@ -130,7 +131,8 @@ static void write_floor(json_writer *json, const replay_floor *floor, const repl
     json_end(json, '}');
 }
 
-static void show_run(runs *runs, const replay_setup *setup, const replay_outcome *o, const replay_floor *floor)
+static void show_run(runs *runs, const replay_setup *setup, const replay_outcome *o,
+                     const replay_floor *floor)
 {
     const replay_job *job = runs->job;
     const replay_geometry *geometry = &setup->geometry;
@@ -154,24 +156,29 @@ static void show_run(runs *runs, const replay_setup *setup, const replay_outcome
            o->evictions_device + o->evictions_host, replay_job_gib(job, o->offloads + o->restores),
            o->book_seconds * 1e6 / (double)o->requests, (double)o->blocks / o->book_seconds / 1e6);
     if (o->refused > 0)
-        printf("  %" PRIu64 " requests are longer than this device tier: computed beside the cache\n", o->refused);
+        printf("  %" PRIu64 " requests are longer than this device tier: computed beside the cache\n",
+               o->refused);
     if (job->options->timed)
-        printf("  in %.0f s: first token after %.2f s in the mean, p50 %.2f, p95 %.2f, p99 %.2f; at most %u running, %u waiting; "
-               "%" PRIu64 " preempted\n", o->virtual_seconds, o->ttft_mean, o->ttft_p50, o->ttft_p95, o->ttft_p99,
-               o->most_running, o->most_waiting, o->preemptions);
+        printf("  in %.0f s: first token after %.2f s in the mean, p50 %.2f, p95 %.2f, p99 %.2f; at most %u "
+               "running, %u waiting; "
+               "%" PRIu64 " preempted\n",
+               o->virtual_seconds, o->ttft_mean, o->ttft_p50, o->ttft_p95, o->ttft_p99, o->most_running,
+               o->most_waiting, o->preemptions);
     if (!floor)
         return;
     double bytes = (double)(floor->compared + floor->copied);
-    printf("  floor: %.2f GB of tokens compared and %.2f GB copied take %.3f s (%.1f GB/s, %.1f Mblocks/s); the book %.3f s, "
-           "%.1f times that; the whole run %.3f s, %.1f Mblocks/s\n", (double)floor->compared / 1e9,
-           (double)floor->copied / 1e9, floor->seconds, bytes / floor->seconds / 1e9,
-           (double)o->blocks / floor->seconds / 1e6, o->book_seconds, o->book_seconds / floor->seconds, o->whole_seconds,
-           (double)o->blocks / o->whole_seconds / 1e6);
+    printf("  floor: %.2f GB of tokens compared and %.2f GB copied take %.3f s (%.1f GB/s, %.1f Mblocks/s); "
+           "the book %.3f s, "
+           "%.1f times that; the whole run %.3f s, %.1f Mblocks/s\n",
+           (double)floor->compared / 1e9, (double)floor->copied / 1e9, floor->seconds,
+           bytes / floor->seconds / 1e9, (double)o->blocks / floor->seconds / 1e6, o->book_seconds,
+           o->book_seconds / floor->seconds, o->whole_seconds, (double)o->blocks / o->whole_seconds / 1e6);
 }
 
-/* ---- all of them ------------------------------------------------------------------------------------------- */
+/* ---- all of them --------------------------------------------------------------------------------------- */
 
-static int measure_floor(const runs *runs, const replay_setup *setup, replay_floor *floor, replay_error *error)
+static int measure_floor(const runs *runs, const replay_setup *setup, replay_floor *floor,
+                         replay_error *error)
 {
     uint64_t capacity = setup->geometry.device_blocks;
     uint32_t *found = calloc(runs->job->trace.request_count, sizeof *found);
@@ -190,9 +197,13 @@ static int run_policy(runs *runs, const replay_geometry *geometry, const char *p
     replay_progress progress;
     replay_outcome outcome;
     replay_floor floor;
-    replay_setup setup = {.geometry = *geometry, .policy = policy, .pieces = options->pieces,
-                          .hints = options->hints, .output = options->output,
-                          .progress = replay_progress_show, .progress_user = &progress};
+    replay_setup setup = {.geometry = *geometry,
+                          .policy = policy,
+                          .pieces = options->pieces,
+                          .output = options->output,
+                          .hints = options->hints,
+                          .progress = replay_progress_show,
+                          .progress_user = &progress};
     replay_progress_begin(&progress, policy, options->quiet);
     int status = options->timed ? replay_engine(&runs->job->trace, &setup, &options->model, &outcome, error)
                                 : replay_drive(&runs->job->trace, &setup, &outcome, error);

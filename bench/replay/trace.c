@@ -26,12 +26,16 @@ void replay_trace_close(replay_trace *trace)
 
 static int no_room(const replay_trace *trace, replay_error *error)
 {
-    replay_fail(error, "the trace does not fit %llu MiB after %zu requests; give more with --memory, or read a part of it "
-                "with --requests", (unsigned long long)trace->memory_limit >> 20, trace->request_count);
+    replay_fail(
+        error,
+        "the trace does not fit %llu MiB after %zu requests; give more with --memory, or read a part of it "
+        "with --requests",
+        (unsigned long long)trace->memory_limit >> 20, trace->request_count);
     return REPLAY_NO_ROOM;
 }
 
-int replay_trace_grow(replay_trace *trace, void **array, size_t *room, size_t need, size_t size, replay_error *error)
+int replay_trace_grow(replay_trace *trace, void **array, size_t *room, size_t need, size_t size,
+                      replay_error *error)
 {
     if (need <= *room)
         return 0;
@@ -50,11 +54,12 @@ int replay_trace_grow(replay_trace *trace, void **array, size_t *room, size_t ne
 }
 
 /* Typed arrays through a void pointer, without aliasing it. */
-#define GROW(trace, member, room, need, error) \
-    grow_member(trace, &(trace)->member, sizeof((trace)->member), &(trace)->room, need, sizeof(*(trace)->member), error)
+#define GROW(trace, member, room, need, error)                                                               \
+    grow_member(trace, &(trace)->member, sizeof((trace)->member), &(trace)->room, need,                      \
+                sizeof(*(trace)->member), error)
 
-static int grow_member(replay_trace *trace, void *member, size_t pointer, size_t *room, size_t need, size_t size,
-                       replay_error *error)
+static int grow_member(replay_trace *trace, void *member, size_t pointer, size_t *room, size_t need,
+                       size_t size, replay_error *error)
 {
     void *array;
     memcpy(&array, member, pointer);
@@ -80,8 +85,11 @@ static int id_of(replay_trace *trace, uint64_t name, uint32_t parent, uint32_t *
     if (*id != REPLAY_MAP_NONE) {
         if (trace->parents[*id] == parent)
             return 0;
-        return replay_fail(error, "id %llu follows another id than where it was first seen; the same id must mean the "
-                           "same prompt up to there", (unsigned long long)name);
+        return replay_fail(
+            error,
+            "id %llu follows another id than where it was first seen; the same id must mean the "
+            "same prompt up to there",
+            (unsigned long long)name);
     }
     if (trace->memory + replay_map_bytes(&trace->names) > trace->memory_limit ||
         !replay_map_add(&trace->names, name, trace->units))
@@ -199,7 +207,8 @@ int replay_trace_cut(replay_trace *trace, uint32_t piece_tokens, replay_error *e
         request->count = request->input / piece_tokens;
         for (uint32_t k = 0; k < request->count; k++, parent = id, tokens += piece_tokens) {
             name = quire__hash_tokens(key, name, tokens, piece_tokens);
-            if (id_of(trace, name, parent, &id, error) || GROW(trace, ids, id_room, trace->id_count + 1, error))
+            if (id_of(trace, name, parent, &id, error) ||
+                GROW(trace, ids, id_room, trace->id_count + 1, error))
                 return -1;
             trace->ids[trace->id_count++] = id;
         }

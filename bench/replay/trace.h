@@ -1,12 +1,12 @@
 /* trace.h: a request trace in memory, whatever its format was.
  *
  *    requests   time, input and output length, and where its part of `ids` begins
- *    ids        one a piece of `piece_tokens` tokens of the prompt, counted from 0 in order of first appearance
- *    parents    of an id: the one before it in every prompt that has it
+ *    ids        one a piece of `piece_tokens` tokens of the prompt, counted from 0 in order of first
+ *    appearance parents    of an id: the one before it in every prompt that has it
  *
- * The same id means the same piece and the same prompt before it, so ids are the nodes of a tree, and a prompt is a path
- * in it. What a prompt has beyond its ids is its own: unknown, and equal to nothing. The last piece of a prompt may be
- * shorter than the others; its id is then of the part.
+ * The same id means the same piece and the same prompt before it, so ids are the nodes of a tree, and a
+ * prompt is a path in it. What a prompt has beyond its ids is its own: unknown, and equal to nothing. The
+ * last piece of a prompt may be shorter than the others; its id is then of the part.
  *
  * A trace of token ids keeps them (`tokens`); replay_trace_cut gives it ids, of any piece size.
  */
@@ -21,7 +21,7 @@
 #include "map.h"
 
 enum {
-    REPLAY_SUBAGENT = 1,  /* issued by a sub-agent */
+    REPLAY_SUBAGENT = 1, /* issued by a sub-agent */
     REPLAY_TURN_ENDED = 2 /* the model ended its turn: a human speaks next */
 };
 
@@ -31,8 +31,8 @@ typedef struct replay_request {
     int64_t time_us;
     uint32_t input, output; /* tokens */
     uint32_t flags;
-    uint32_t count;       /* ids */
-    uint64_t first;       /* of them, in ids */
+    uint32_t count; /* ids */
+    uint64_t first; /* of them, in ids */
     uint64_t first_token; /* of a token trace, in tokens: `input` of them */
     uint64_t domain;
 } replay_request;
@@ -57,14 +57,16 @@ typedef struct replay_trace {
     replay_map names; /* what the file calls an id -> ours; only while reading */
 } replay_trace;
 
-/* Beside 0 and -1: the trace does not fit its memory limit, so there is no use in going on to the next line. */
+/* Beside 0 and -1: the trace does not fit its memory limit, so there is no use in going on to the next line.
+ * */
 #define REPLAY_NO_ROOM (-2)
 
 void replay_trace_open(replay_trace *trace, uint64_t memory_limit);
 void replay_trace_close(replay_trace *trace);
 
 /* Grows an array that belongs to the trace, within the limit. */
-int replay_trace_grow(replay_trace *trace, void **array, size_t *room, size_t need, size_t size, replay_error *error);
+int replay_trace_grow(replay_trace *trace, void **array, size_t *room, size_t need, size_t size,
+                      replay_error *error);
 /* Begins a request; ids or tokens are appended to it until it is ended or dropped. */
 int replay_trace_begin(replay_trace *trace, replay_error *error);
 /* Appends the id that the file calls `name`. An error: `name` has followed another id before. */
@@ -76,7 +78,8 @@ int replay_trace_end(replay_trace *trace, replay_error *error);
 void replay_trace_drop(replay_trace *trace);
 /* Sorts by time, keeping the order of equals, and frees what only reading needed. An error: no request. */
 int replay_trace_finish(replay_trace *trace, replay_error *error);
-/* Gives the requests of a token trace ids of `piece_tokens` tokens each, one for every full piece of the prompt. */
+/* Gives the requests of a token trace ids of `piece_tokens` tokens each, one for every full piece of the
+ * prompt. */
 int replay_trace_cut(replay_trace *trace, uint32_t piece_tokens, replay_error *error);
 
 static inline uint32_t replay_smaller(uint32_t a, uint32_t b)

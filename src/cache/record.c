@@ -1,19 +1,19 @@
 /* record.c: a trace of what a cache was asked. The format is in docs/replay.md.
  *
- * What a line names is blocks, by 64-bit hashes that take in all of the prompt before them, so that the hash of a block
- * says the whole prefix. The hash is SipHash-2-4 (Aumasson, Bernstein: 2012) under a key that is drawn at open and
- * written nowhere: equal prefixes can be told from different ones, and that is all.
+ * What a line names is blocks, by 64-bit hashes that take in all of the prompt before them, so that the hash
+ * of a block says the whole prefix. The hash is SipHash-2-4 (Aumasson, Bernstein: 2012) under a key that is
+ * drawn at open and written nowhere: equal prefixes can be told from different ones, and that is all.
  *
- * What decides over hits is only when blocks are opened (which may evict), sealed (which makes them matchable), found and
- * given back. So a token that opens and fills no block is not told at once, but with the next thing that its sequence
- * does: a decoding sequence costs two entries a block.
+ * What decides over hits is only when blocks are opened (which may evict), sealed (which makes them
+ * matchable), found and given back. So a token that opens and fills no block is not told at once, but with
+ * the next thing that its sequence does: a decoding sequence costs two entries a block.
  *
  * Invariants
  *  1. `length` is what the file has said of a sequence; `untold` are tokens computed beyond it.
- *  2. `chain` is the hash of the sequence's first `hashed` blocks. It may be behind the length (after a fork or a
- *     truncation) and is then worked out anew from the book's tokens.
- *  3. A failure is a warning, once, and the end of the recording; the file has whole lines up to it. No function here
- *     fails, waits for anything but write(2), or changes what the book decides.
+ *  2. `chain` is the hash of the sequence's first `hashed` blocks. It may be behind the length (after a fork
+ *     or a truncation) and is then worked out anew from the book's tokens.
+ *  3. A failure is a warning, once, and the end of the recording; the file has whole lines up to it. No
+ *     function here fails, waits for anything but write(2), or changes what the book decides.
  */
 #define _POSIX_C_SOURCE 200809L
 #include "cache/record.h"
@@ -52,17 +52,19 @@ struct quire__record {
     bool with_tokens, in_step;
 };
 
-/* ---- bytes ------------------------------------------------------------------------------------------------- */
+/* ---- bytes --------------------------------------------------------------------------------------------- */
 
 static void give_up(quire__record *record, int error)
 {
-    quire__log_line(&record->log, QUIRE_LOG_WARN, "recording to %s ends here: %s", record->path, strerror(error));
+    quire__log_line(&record->log, QUIRE_LOG_WARN, "recording to %s ends here: %s", record->path,
+                    strerror(error));
     close(record->file);
     record->file = -1;
     record->used = 0;
 }
 
-/* Lines only, so that a full disk leaves a readable file: what follows the last line's end stays in the buffer. */
+/* Lines only, so that a full disk leaves a readable file: what follows the last line's end stays in the
+ * buffer. */
 static void flush(quire__record *record)
 {
     size_t whole = record->used, done = 0;
@@ -82,7 +84,8 @@ static void flush(quire__record *record)
     record->used -= whole;
 }
 
-/* Room for one item; a line that is longer than the buffer ends the recording (a step of thousands of long rows). */
+/* Room for one item; a line that is longer than the buffer ends the recording (a step of thousands of long
+ * rows). */
 static char *room(quire__record *record)
 {
     if (record->used + SPARE > BUFFER)
@@ -139,7 +142,7 @@ static void put_field(quire__record *record, uint64_t number)
     put_number(record, number);
 }
 
-/* ---- hashes ------------------------------------------------------------------------------------------------ */
+/* ---- hashes -------------------------------------------------------------------------------------------- */
 
 static uint64_t rotated(uint64_t word, int by)
 {
@@ -162,7 +165,8 @@ static void sip_word(uint64_t v[4], uint64_t word)
     v[0] ^= word;
 }
 
-/* SipHash-2-4 of a 64-bit word and the tokens; all messages of a file are of one length, which the key stands in for. */
+/* SipHash-2-4 of a 64-bit word and the tokens; all messages of a file are of one length, which the key stands
+ * in for. */
 static uint64_t secret_hash(const uint64_t key[2], uint64_t before, const int32_t *tokens, uint32_t count)
 {
     uint64_t v[4] = {key[0] ^ 0x736f6d6570736575u, key[1] ^ 0x646f72616e646f6du, key[0] ^ 0x6c7967656e657261u,
@@ -210,7 +214,7 @@ static void hash_up_to(quire__record *record, uint32_t seq, uint32_t blocks)
     }
 }
 
-/* ---- what happened ----------------------------------------------------------------------------------------- */
+/* ---- what happened ------------------------------------------------------------------------------------- */
 
 static bool idle(const quire__record *record)
 {
@@ -327,7 +331,8 @@ void quire__record_clear(quire__record *record)
     put_character(record, '\n');
 }
 
-/* A row within the step's line: the tokens since the last mention, and the hashes of the blocks that they filled. */
+/* A row within the step's line: the tokens since the last mention, and the hashes of the blocks that they
+ * filled. */
 static void put_row(quire__record *record, uint32_t seq, uint32_t first_full, uint32_t end_full)
 {
     told *told = &record->told[seq];
@@ -381,7 +386,7 @@ void quire__record_step_end(quire__record *record)
     record->in_step = false;
 }
 
-/* ---- open, close ------------------------------------------------------------------------------------------- */
+/* ---- open, close --------------------------------------------------------------------------------------- */
 
 /* Several caches of a process: file, file.2, file.3 ... */
 static void name_file(quire__record *record, const char *path)
@@ -397,13 +402,14 @@ static void name_file(quire__record *record, const char *path)
 
 static void put_header(quire__record *record, const quire__record_config *config)
 {
-    record->used = (size_t)snprintf(
-        record->buffer, BUFFER,
-        "# quire-trace v1 block=%u device=%u host=%u bytes=%llu sequences=%u longest=%u domains=%u watermark=%u "
-        "offload=%d policy=%s tokens=%s\n",
-        config->block_tokens, config->device_slots, config->host_slots, (unsigned long long)config->block_bytes,
-        config->max_sequences, config->max_seq_tokens, config->max_domains, config->watermark_blocks, config->offload,
-        config->policy, config->tokens ? "yes" : "no");
+    record->used = (size_t)snprintf(record->buffer, BUFFER,
+                                    "# quire-trace v1 block=%u device=%u host=%u bytes=%llu sequences=%u "
+                                    "longest=%u domains=%u watermark=%u "
+                                    "offload=%d policy=%s tokens=%s\n",
+                                    config->block_tokens, config->device_slots, config->host_slots,
+                                    (unsigned long long)config->block_bytes, config->max_sequences,
+                                    config->max_seq_tokens, config->max_domains, config->watermark_blocks,
+                                    config->offload, config->policy, config->tokens ? "yes" : "no");
 }
 
 static quire_status take_memory(quire__record *record, const quire__record_config *config)
@@ -412,9 +418,11 @@ static quire_status take_memory(quire__record *record, const quire__record_confi
 
     QUIRE__TRY(quire__memory_take(config->allocator, BUFFER, 1, "the recording's buffer", &memory));
     record->buffer = memory;
-    QUIRE__TRY(quire__memory_take(config->allocator, config->max_sequences, sizeof(told), "the recording", &memory));
+    QUIRE__TRY(
+        quire__memory_take(config->allocator, config->max_sequences, sizeof(told), "the recording", &memory));
     record->told = memory;
-    QUIRE__TRY(quire__memory_take(config->allocator, config->block_tokens, sizeof(int32_t), "the recording", &memory));
+    QUIRE__TRY(quire__memory_take(config->allocator, config->block_tokens, sizeof(int32_t), "the recording",
+                                  &memory));
     record->tokens = memory;
     return QUIRE_OK;
 }
@@ -425,8 +433,12 @@ quire_status quire__record_open(quire__record **out, const quire__record_config 
 
     QUIRE__TRY(quire__memory_take(config->allocator, 1, sizeof(quire__record), "the recording", &memory));
     quire__record *record = memory;
-    *record = (quire__record){.book = config->book, .allocator = config->allocator, .log = config->log, .file = -1,
-                              .block_tokens = config->block_tokens, .with_tokens = config->tokens,
+    *record = (quire__record){.book = config->book,
+                              .allocator = config->allocator,
+                              .log = config->log,
+                              .file = -1,
+                              .block_tokens = config->block_tokens,
+                              .with_tokens = config->tokens,
                               .key = {quire__random_key(), quire__random_key()}};
     quire_status status = take_memory(record, config);
     if (status != QUIRE_OK) {
@@ -436,8 +448,8 @@ quire_status quire__record_open(quire__record **out, const quire__record_config 
     name_file(record, config->path);
     record->file = open(record->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (record->file < 0)
-        quire__log_line(&record->log, QUIRE_LOG_WARN, "nothing is recorded: cannot write %s: %s", record->path,
-                        strerror(errno));
+        quire__log_line(&record->log, QUIRE_LOG_WARN, "nothing is recorded: cannot write %s: %s",
+                        record->path, strerror(errno));
     else
         put_header(record, config);
     *out = record;
@@ -458,7 +470,8 @@ void quire__record_close(quire__record *record)
     if (record->file >= 0) {
         flush(record);
         if (record->file >= 0 && close(record->file) != 0)
-            quire__log_line(&record->log, QUIRE_LOG_WARN, "recording to %s: %s", record->path, strerror(errno));
+            quire__log_line(&record->log, QUIRE_LOG_WARN, "recording to %s: %s", record->path,
+                            strerror(errno));
     }
     quire__memory_give(allocator, record->tokens);
     quire__memory_give(allocator, record->told);

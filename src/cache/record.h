@@ -15,13 +15,15 @@ typedef struct quire__record_config {
     const quire__allocator *allocator;
     quire__log log; /* of warnings; copied */
     quire__book *book;
-    uint32_t block_tokens, device_slots, host_slots, max_sequences, max_seq_tokens, max_domains, watermark_blocks;
+    uint32_t block_tokens, device_slots, host_slots, max_sequences, max_seq_tokens, max_domains,
+        watermark_blocks;
     uint64_t block_bytes;
     const char *policy;
     bool offload;
 } quire__record_config;
 
-/* *record is NULL when the file cannot be had: a warning says why, and the cache does without. QUIRE_ENOMEM. */
+/* *record is NULL when the file cannot be had: a warning says why, and the cache does without. QUIRE_ENOMEM.
+ * */
 quire_status quire__record_open(quire__record **record, const quire__record_config *config);
 /* Writes what is left. NULL is allowed here and below: then nothing is recorded. */
 void quire__record_close(quire__record *record);

@@ -9,8 +9,8 @@ enum { ROOT = 0, NONE = -1, LOOKS = 8, LONGEST_PATH = 1 << 17 };
 typedef struct node {
     int32_t *tokens;
     int parent, refs, children;
-    int next;                     /* in its bucket */
-    int newest, older, newer;     /* the newest child; siblings */
+    int next; /* in its bucket */
+    int newest, older, newer; /* the newest child; siblings */
     uint64_t stamp;
 } node;
 
@@ -40,7 +40,7 @@ static void *must(void *memory)
     return memory;
 }
 
-/* ---- the heap ---------------------------------------------------------------------------------------------- */
+/* ---- the heap ------------------------------------------------------------------------------------------ */
 
 static void push(naive_lru *cache, uint64_t stamp, int node)
 {
@@ -70,7 +70,7 @@ static entry pop(naive_lru *cache)
     return top;
 }
 
-/* ---- the tree ---------------------------------------------------------------------------------------------- */
+/* ---- the tree ------------------------------------------------------------------------------------------ */
 
 static int *bucket_of(naive_lru *cache, int parent, const int32_t *tokens)
 {
@@ -109,8 +109,13 @@ static int add(naive_lru *cache, int parent, const int32_t *tokens)
     node *all = cache->nodes, *n = &all[at];
     memcpy(n->tokens, tokens, cache->block_tokens * sizeof *tokens);
     int *bucket = bucket_of(cache, parent, tokens);
-    *n = (node){.tokens = n->tokens, .parent = parent, .refs = 1, .newest = NONE, .newer = NONE,
-                .older = all[parent].newest, .next = *bucket};
+    *n = (node){.tokens = n->tokens,
+                .parent = parent,
+                .refs = 1,
+                .newest = NONE,
+                .newer = NONE,
+                .older = all[parent].newest,
+                .next = *bucket};
     *bucket = at;
     if (n->older != NONE)
         all[n->older].newer = at;
@@ -178,7 +183,7 @@ static int nearest(const naive_lru *cache, int parent, const int32_t *tokens, ui
     return best;
 }
 
-/* ---- a request --------------------------------------------------------------------------------------------- */
+/* ---- a request ----------------------------------------------------------------------------------------- */
 
 static uint32_t up(uint32_t tokens, uint32_t block)
 {
@@ -190,15 +195,16 @@ static uint32_t smaller(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-/* Shares part of a block where there is room for its copy beside it; if there is not once the output is counted too, the
- * block has been touched all the same. */
-static int take_partial(naive_lru *cache, const int32_t *tokens, uint32_t input, uint32_t total, uint32_t full,
-                        int parent, uint32_t *common)
+/* Shares part of a block where there is room for its copy beside it; if there is not once the output is
+ * counted too, the block has been touched all the same. */
+static int take_partial(naive_lru *cache, const int32_t *tokens, uint32_t input, uint32_t total,
+                        uint32_t full, int parent, uint32_t *common)
 {
     uint32_t bt = cache->block_tokens;
     int source = NONE;
     if (input - 1 > full * bt && up(input, bt) < cache->capacity)
-        source = nearest(cache, parent, tokens + (size_t)full * bt, smaller(input - 1 - full * bt, bt), common);
+        source =
+            nearest(cache, parent, tokens + (size_t)full * bt, smaller(input - 1 - full * bt, bt), common);
     if (source == NONE)
         return NONE;
     cache->nodes[source].refs++;

@@ -1,5 +1,6 @@
-/* naive_lru.h: leaf-first LRU over blocks of tokens, for one request at a time, as simple as it can be said. Shares no code
- * and no data structure with the library: a tree of nodes in an array, last-use stamps, and a heap of (stamp, node). */
+/* naive_lru.h: leaf-first LRU over blocks of tokens, for one request at a time, as simple as it can be said.
+ * Shares no code and no data structure with the library: a tree of nodes in an array, last-use stamps, and a
+ * heap of (stamp, node). */
 #ifndef NAIVE_LRU_H
 #define NAIVE_LRU_H
 

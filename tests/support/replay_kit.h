@@ -14,8 +14,8 @@ static inline bool replay_small(void)
     return text && strcmp(text, "1") == 0;
 }
 
-/* The excerpt of the conversation trace, with the model of the defaults and blocks of 16 tokens; LRU unless the test sets
- * another. Skips where JSON cannot be read. `options` must outlive the job. */
+/* The excerpt of the conversation trace, with the model of the defaults and blocks of 16 tokens; LRU unless
+ * the test sets another. Skips where JSON cannot be read. `options` must outlive the job. */
 static inline void replay_open_fixture(replay_job *job, replay_options *options)
 {
     char program[] = "test", path[] = QUIRE_TEST_FIXTURES "/conversation.jsonl", quiet[] = "--quiet";
