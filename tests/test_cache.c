@@ -185,6 +185,39 @@ static void equal_blocks_computed_twice_become_one(void **state)
     quire_cache_close(cache);
 }
 
+static void a_hint_is_checked_and_an_odd_one_is_refused_by_name(void **state)
+{
+    quire_cache *cache = small_cache(8, 0);
+    int32_t tokens[12];
+
+    (void)state;
+    small_tokens(tokens, 12, 0);
+    quire_seq seq = small_prompt(cache, 0, tokens, 12, NULL);
+    quire_hint hint = {.size = sizeof hint, .flags = QUIRE_HINT_TURN_ENDED, .range_count = 1,
+                       .ranges = {{.tokens = 4, .priority = QUIRE_PRIORITY_PIN}}, .next_use_us = 1000};
+    assert_int_equal(quire_seq_hint(cache, seq, &hint), QUIRE_OK);
+    hint.ranges[0].priority = 101;
+    assert_int_equal(quire_seq_hint(cache, seq, &hint), QUIRE_EINVAL);
+    assert_non_null(strstr(quire_error_text(), "101"));
+    hint.ranges[0].priority = 0;
+    hint.range_count = QUIRE_HINT_RANGES + 1;
+    assert_int_equal(quire_seq_hint(cache, seq, &hint), QUIRE_EINVAL);
+    hint.range_count = 0;
+    hint.flags = 64;
+    assert_int_equal(quire_seq_hint(cache, seq, &hint), QUIRE_EINVAL);
+    hint.flags = 0;
+    hint.size = 1;
+    assert_int_equal(quire_seq_hint(cache, seq, &hint), QUIRE_EINVAL);
+    assert_int_equal(quire_seq_hint(cache, seq, NULL), QUIRE_EINVAL);
+    assert_int_equal(quire_domain_ttl(NULL, 1, 1), QUIRE_EINVAL);
+    assert_int_equal(quire_domain_ttl(cache, 1, 1000), QUIRE_OK);
+    assert_int_equal(quire_seq_close(cache, seq), QUIRE_OK);
+    hint.size = sizeof hint;
+    assert_int_equal(quire_seq_hint(cache, seq, &hint), QUIRE_ESTALE);
+    assert_int_equal(quire_cache_check(cache), QUIRE_OK);
+    quire_cache_close(cache);
+}
+
 static void truncation_rolls_back_speculation(void **state)
 {
     quire_cache *cache = small_cache(8, 0);
@@ -471,6 +504,7 @@ int main(void)
         cmocka_unit_test(a_closed_handle_is_stale_for_ever),
         cmocka_unit_test(forks_share_until_they_write),
         cmocka_unit_test(equal_blocks_computed_twice_become_one),
+        cmocka_unit_test(a_hint_is_checked_and_an_odd_one_is_refused_by_name),
         cmocka_unit_test(truncation_rolls_back_speculation),
         cmocka_unit_test(tokens_may_be_named_late_but_not_never),
         cmocka_unit_test(a_cancelled_step_leaves_no_trace),

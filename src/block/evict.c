@@ -11,8 +11,9 @@
 #include "block/evict_s3fifo.h"
 #include "block/evict_slru.h"
 
-static const quire_policy *const policies[] = {&quire__evict_learned, &quire__evict_lru, &quire__evict_slru, &quire__evict_s3fifo,
-                                               &quire__evict_lfu, &quire__evict_gdsf, &quire__evict_priority};
+static const quire_policy *const policies[] = {
+    &quire__evict_learned, &quire__evict_lru, &quire__evict_slru, &quire__evict_s3fifo,
+    &quire__evict_lfu, &quire__evict_gdsf, &quire__evict_priority};
 enum { POLICIES = sizeof(policies) / sizeof(policies[0]) };
 
 static quire_status check_custom(const quire_policy *policy)
