@@ -20,12 +20,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "cputime.h"
 #include "drive.h"
 #include "expand.h"
 #include "infer/json_write.h"
 #include "progress.h"
 #include "router.h"
-#include "timing.h"
 
 enum { SPREAD_SECONDS = 600, PROGRESS_EVERY = 64 };
 
@@ -124,18 +124,18 @@ static int serve(cluster *cluster, size_t at, replay_error *error)
     replay_served served;
 
     replay_expand(&job->trace, arrival->request, 0, total, cluster->tokens);
-    double begin = bench_now();
+    double begin = replay_cpu_now();
     uint32_t node = choose(cluster, arrival, domain, request->input);
     member *member = &cluster->members[node];
-    double chosen = bench_now();
+    double chosen = replay_cpu_now();
     quire__book_set_time(member->cache.book, (uint64_t)(arrival->time * 1e6));
     if (replay_node_serve(&member->cache, domain, cluster->tokens, request->input, total, &served, error))
         return -1;
-    double ended = bench_now();
+    double ended = replay_cpu_now();
     if (cluster->route == REPLAY_ROUTE_PREFIX &&
         replay_router_learn(&cluster->router, node, &member->cache, error))
         return -1;
-    cluster->result->router_seconds += chosen - begin + bench_now() - ended;
+    cluster->result->router_seconds += chosen - begin + replay_cpu_now() - ended;
     cluster->result->book_seconds += ended - chosen;
 
     double seconds = (request->input - (uint32_t)served.hit.tokens) / model->prefill_rate +

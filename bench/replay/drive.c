@@ -2,8 +2,8 @@
 
 #include <stdlib.h>
 
+#include "cputime.h"
 #include "expand.h"
-#include "timing.h"
 
 enum { PROGRESS_EVERY = 64 };
 
@@ -29,12 +29,12 @@ static int serve(drive *drive, uint32_t index, replay_error *error)
     } else {
         replay_expand(drive->trace, index, 0, total, drive->tokens);
     }
-    double begin = bench_now();
+    double begin = replay_cpu_now();
     drive->node.hints = replay_hints(drive->setup, request);
     quire__book_set_time(drive->node.book, (uint64_t)request->time_us);
     int status =
         replay_node_serve(&drive->node, request->domain, drive->tokens, input, total, &served, error);
-    outcome->book_seconds += bench_now() - begin;
+    outcome->book_seconds += replay_cpu_now() - begin;
 
     outcome->requests++;
     outcome->refused += served.refused;
@@ -53,13 +53,13 @@ static int serve_all(drive *drive, replay_error *error)
 {
     const replay_setup *setup = drive->setup;
     int status = 0;
-    double begin = bench_now();
+    double begin = replay_cpu_now();
     for (size_t i = 0; status == 0 && i < drive->trace->request_count; i++) {
         status = serve(drive, (uint32_t)i, error);
         if (setup->progress && i % PROGRESS_EVERY == 0)
             setup->progress(setup->progress_user, i, drive->trace->request_count);
     }
-    drive->outcome->whole_seconds = bench_now() - begin;
+    drive->outcome->whole_seconds = replay_cpu_now() - begin;
     return status;
 }
 

@@ -30,9 +30,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cputime.h"
 #include "expand.h"
 #include "links.h"
-#include "timing.h"
 
 enum { DECODES = 16, PROGRESS_EVERY = 64 };
 
@@ -153,7 +153,7 @@ static int admit(engine *engine, replay_error *error)
     }
     quire_hit hit;
     replay_expand(engine->trace, index, 0, job.prompt, engine->tokens);
-    double begin = bench_now();
+    double begin = replay_cpu_now();
     if (quire__book_seq_open(engine->node.book, request->domain, &job.seq) ||
         quire__book_seq_match(engine->node.book, job.seq, engine->tokens, job.prompt, &engine->node.plan,
                               &hit))
@@ -161,7 +161,7 @@ static int admit(engine *engine, replay_error *error)
     bool room = has_room(engine, &job, &hit);
     if (!room)
         quire__book_seq_close(engine->node.book, job.seq);
-    engine->outcome->book_seconds += bench_now() - begin;
+    engine->outcome->book_seconds += replay_cpu_now() - begin;
     if (replay_links_start(&engine->links, &engine->node, engine->now, error))
         return -1;
     if (!room)
@@ -290,10 +290,10 @@ static int reserve_all(engine *engine, replay_error *error)
         const job *job = &engine->running[i];
         if (job->count == 0)
             continue;
-        double begin = job->count > DECODES ? bench_now() : 0;
+        double begin = job->count > DECODES ? replay_cpu_now() : 0;
         replay_expand(engine->trace, job->request, job->length, job->count, engine->tokens);
         if (begin > 0) /* a trace's expansion is not the book's work */
-            engine->outcome->book_seconds -= bench_now() - begin;
+            engine->outcome->book_seconds -= replay_cpu_now() - begin;
         if (reserve(engine, i, engine->tokens, error))
             return -1;
     }
@@ -346,7 +346,7 @@ static int pass_time(engine *engine, replay_error *error)
 static int step(engine *engine, replay_error *error)
 {
     uint32_t decodes, computed = 0;
-    double begin = bench_now();
+    double begin = replay_cpu_now();
     uint32_t prefill = compose(engine, &decodes);
     if (prefill == 0 && decodes == 0)
         return pass_time(engine, error);
@@ -360,7 +360,7 @@ static int step(engine *engine, replay_error *error)
         status = commit_all(engine, error);
     }
     quire__book_step_end(engine->node.book);
-    engine->outcome->book_seconds += bench_now() - begin;
+    engine->outcome->book_seconds += replay_cpu_now() - begin;
     return status;
 }
 
@@ -370,7 +370,7 @@ static int run(engine *engine, replay_error *error)
 {
     const replay_setup *setup = engine->setup;
     size_t requests = engine->trace->request_count;
-    double begin = bench_now();
+    double begin = replay_cpu_now();
     int status = 0;
     for (uint64_t steps = 0; status == 0 && engine->done < requests; steps++) {
         if (replay_links_finish(&engine->links, &engine->node, engine->now))
@@ -382,7 +382,7 @@ static int run(engine *engine, replay_error *error)
         if (setup->progress && steps % PROGRESS_EVERY == 0)
             setup->progress(setup->progress_user, engine->done, requests);
     }
-    engine->outcome->whole_seconds = bench_now() - begin;
+    engine->outcome->whole_seconds = replay_cpu_now() - begin;
     engine->outcome->virtual_seconds = engine->now;
     return status;
 }

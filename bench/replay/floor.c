@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cputime.h"
 #include "expand.h"
-#include "timing.h"
 
 typedef struct walk {
     int32_t *arena, *tokens;
@@ -44,10 +44,10 @@ static void request(walk *walk, const replay_trace *trace, const replay_setup *s
     uint64_t begin_at = walk->at;
     copy(walk, walk->tokens, found);
     walk->at = begin_at;
-    double begin = bench_now();
+    double begin = replay_cpu_now();
     compare(walk, walk->tokens, found);
     copy(walk, walk->tokens + (size_t)found * walk->block_tokens, blocks - found);
-    result->seconds += bench_now() - begin;
+    result->seconds += replay_cpu_now() - begin;
     result->compared += (uint64_t)found * walk->block_tokens * sizeof(int32_t);
     result->copied += (uint64_t)(blocks - found) * walk->block_tokens * sizeof(int32_t);
 }

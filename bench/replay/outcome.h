@@ -14,7 +14,7 @@ typedef struct replay_outcome {
     uint64_t found_blocks;
     uint64_t evictions_device, evictions_host, offloads, restores; /* blocks */
     uint64_t preemptions;
-    double book_seconds, whole_seconds; /* this program's own time: inside the deciding half, and in all */
+    double book_seconds, whole_seconds; /* CPU time: inside the deciding half, and in all */
     /* timed only */
     double virtual_seconds;
     double ttft_mean, ttft_p50, ttft_p95, ttft_p99; /* seconds from arrival to the first token */

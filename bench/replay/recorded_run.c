@@ -5,8 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cputime.h"
 #include "infer/json_write.h"
-#include "timing.h"
 
 enum { MOVES = 1 << 16 };
 
@@ -61,13 +61,13 @@ static int match(rerun *rerun, const replay_event *event, replay_error *error)
     if (take_blocks(rerun, event, error))
         return -1;
     expand(rerun, track, 0, event->tokens);
-    double begin = bench_now();
+    double begin = replay_cpu_now();
     if (quire__book_seq_match(rerun->node.book, track->seq, rerun->tokens, event->tokens, &rerun->node.plan,
                               &hit))
         return replay_fail(error, "%s", quire_error_text());
     replay_node_settle(&rerun->node);
     (void)quire__book_seq_ready(rerun->node.book, track->seq);
-    result->book_seconds += bench_now() - begin;
+    result->book_seconds += replay_cpu_now() - begin;
     track->length = (uint32_t)hit.tokens;
     result->matches++;
     result->match_tokens += event->tokens;
@@ -81,7 +81,7 @@ static int match(rerun *rerun, const replay_event *event, replay_error *error)
 /* All rows reserve, then all commit: as quire_step_add and quire_step_commit do. */
 static int step(rerun *rerun, replay_error *error)
 {
-    double begin = bench_now();
+    double begin = replay_cpu_now();
     quire__book_step_begin(rerun->node.book, ++rerun->node.step);
     for (uint32_t i = 0; i < rerun->row_count; i++) {
         track *track = &rerun->tracks[rerun->rows[i]->sequence];
@@ -107,7 +107,7 @@ static int step(rerun *rerun, replay_error *error)
     quire__book_step_end(rerun->node.book);
     replay_node_settle(&rerun->node);
     rerun->row_count = 0;
-    rerun->result->book_seconds += bench_now() - begin;
+    rerun->result->book_seconds += replay_cpu_now() - begin;
     return 0;
 }
 
