@@ -176,7 +176,7 @@ __device__ __forceinline__ void prefill_multiply_keys(prefill_scores<MS, KEYS> &
             score[m][n][0] = score[m][n][1] = score[m][n][2] = score[m][n][3] = 0.0f;
     }
     for (int term = TERMS - 1; term >= 0; term--) { /* the smaller one first */
-        QK_UNROLL_BY(4)
+        QK_UNROLL_BY(2)
         for (int dim = 0; dim < DIM; dim += 16) {
             uint32_t a[MS][4];
             QK_UNROLL
