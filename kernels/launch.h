@@ -76,6 +76,14 @@ typedef struct quire__pieces_args {
     int32_t count;
 } quire__pieces_args;
 
+/* Blocks of one format to blocks of another, all rows of `layers` layers from 0 on: one side is f32, f16 or bf16, the other
+ * is not. Both have the same block_tokens, kv_heads and head_dim, and scales, where given, [layers][2][kv_heads]. */
+typedef struct quire__convert_args {
+    quire__pages from, to;
+    const quire__block_pair *pairs; /* source: of `from`; destination: of `to` */
+    int32_t count, layers;
+} quire__convert_args;
+
 typedef struct quire__table_change {
     int32_t row, column, value;
 } quire__table_change;
@@ -231,10 +239,12 @@ typedef enum quire__kernel {
     QUIRE__KERNEL_LATENT_APPEND,
     QUIRE__KERNEL_LATENT_ATTEND,
     QUIRE__KERNEL_ATTEND_SHARED,
+    QUIRE__KERNEL_CONVERT,
     QUIRE__KERNEL_COUNT
 } quire__kernel;
 
 typedef union quire__kernel_args {
+    quire__convert_args convert;
     quire__append_args append;
     quire__block_copy_args block_copy;
     quire__pieces_args pieces;
@@ -253,6 +263,7 @@ quire_status quire__cuda_scatter(const quire__pieces_args *args, void *stream);
 quire_status quire__cuda_table(const quire__table_args *args, void *stream);
 quire_status quire__cuda_attend_decode(const quire__attend_args *args, void *stream);
 quire_status quire__cuda_attend_prefill(const quire__attend_args *args, void *stream);
+quire_status quire__cuda_convert(const quire__convert_args *args, void *stream);
 quire_status quire__cuda_pack(const quire__pack_args *args, void *stream);
 quire_status quire__cuda_unpack(const quire__pack_args *args, void *stream);
 /* Its oracle is the decode twin over the same tokens. */

@@ -222,6 +222,58 @@ static void append_turns_k_and_q_as_the_oracle_does(void **)
     }
 }
 
+/* Blocks of every format from every raw dtype and back, at other places of another arena. */
+static void check_convert(quire_dtype coded, quire_dtype raw, int dim, int number, Random &random)
+{
+    const int block_tokens = kBlockTokens[number % 7], heads = 1 + number % 2, layers = 2;
+    PageShape raw_shape = {raw, layers, heads, dim, block_tokens, 4, 0};
+    PageShape coded_shape = {coded, layers, heads, dim, block_tokens, 5, number % 2 * 16};
+    HostPages from(raw_shape, random), to(coded_shape, random), back(raw_shape, random);
+    std::vector<float> scales;
+    for (int i = 0; i < layers * 2 * heads; i++)
+        scales.push_back(static_cast<float>(0.01 + 0.05 * random.uniform()));
+    if (is_fp8(coded) && number % 2 == 0) { /* the caller's scales, of all layers */
+        quire__pages_set_format(&to.pages, quire__format_of(coded, dim, true));
+        to.pages.scales = scales.data();
+    }
+    for (size_t i = 0; i < from.bytes.size(); i += quire__dtype_bytes(raw))
+        quire__dtype_store(raw, &from.bytes[i], awkward(random));
+    std::vector<quire__block_pair> out = {{0, 4}, {3, 0}, {1, 2}}, in = {{4, 1}, {0, 0}, {2, 3}};
+    DeviceArray<unsigned char> from_device(from.bytes), to_device(to.bytes), back_device(back.bytes);
+    DeviceArray<float> scales_device(scales);
+    DeviceArray<quire__block_pair> out_device(out), in_device(in);
+    quire__convert_args encode = {from.pages, to.pages, out.data(), 3, layers};
+    quire__convert_args decode = {to.pages, back.pages, in.data(), 3, layers};
+    quire__host_convert(&encode);
+    quire__host_convert(&decode);
+    encode.from.arena = from_device.data();
+    encode.to.arena = decode.from.arena = to_device.data();
+    decode.to.arena = back_device.data();
+    if (to.pages.scales)
+        encode.to.scales = decode.from.scales = scales_device.data();
+    encode.pairs = out_device.data();
+    decode.pairs = in_device.data();
+    assert_int_equal(quire__cuda_convert(&encode, nullptr), QUIRE_OK);
+    assert_true(to_device.read() == to.bytes);
+    assert_int_equal(quire__cuda_convert(&decode, nullptr), QUIRE_OK);
+    assert_true(back_device.read() == back.bytes);
+}
+
+static void convert_gives_the_bits_of_the_oracle_both_ways(void **)
+{
+    need_device();
+    Random random(test_seed("convert", 15));
+    int number = 0;
+    for (quire_dtype coded : {QUIRE_DTYPE_FP8_E4M3, QUIRE_DTYPE_FP8_E5M2, QUIRE_DTYPE_INT8, QUIRE_DTYPE_INT4}) {
+        for (quire_dtype raw : kTensorTypes) {
+            for (int dim : {8, 64, 80, 128, 264}) {
+                if (++number % (small_run() ? 5 : 1) == 0)
+                    check_convert(coded, raw, dim, number, random);
+            }
+        }
+    }
+}
+
 /* A grid dimension other than x ends at 65535. */
 static void append_takes_more_tokens_than_a_short_grid_dimension(void **)
 {
@@ -284,6 +336,7 @@ int main()
         cmocka_unit_test(append_stores_the_bits_of_the_oracle),
         cmocka_unit_test(append_reads_k_and_v_out_of_one_interleaved_tensor),
         cmocka_unit_test(append_turns_k_and_q_as_the_oracle_does),
+        cmocka_unit_test(convert_gives_the_bits_of_the_oracle_both_ways),
         cmocka_unit_test(append_takes_more_tokens_than_a_short_grid_dimension),
         cmocka_unit_test(table_changes_exactly_the_named_entries),
         cmocka_unit_test(nothing_to_do_is_not_an_error),

@@ -371,6 +371,8 @@ static quire_status kernel_run(quire__kernel kernel, const quire__kernel_args *a
         return quire__cuda_pack(&args->pack, stream);
     case QUIRE__KERNEL_UNPACK:
         return quire__cuda_unpack(&args->pack, stream);
+    case QUIRE__KERNEL_CONVERT:
+        return quire__cuda_convert(&args->convert, stream);
     case QUIRE__KERNEL_LATENT_APPEND:
         return quire__cuda_latent_append(&args->append, stream);
     case QUIRE__KERNEL_LATENT_ATTEND:
@@ -388,7 +390,7 @@ static quire_status cuda_launch(quire__device *device, quire__stream *stream, qu
     static const char *const names[QUIRE__KERNEL_COUNT] = {"append", "block_copy",    "gather",        "scatter",
                                                            "table",  "attend_decode", "attend_prefill",
                                                            "pack",   "unpack",        "latent_append",
-                                                           "latent_attend", "attend_shared"};
+                                                           "latent_attend", "attend_shared", "convert"};
     cuda_device *cuda = (cuda_device *)device;
     cudaError_t error;
     quire_status status;

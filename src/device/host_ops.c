@@ -75,6 +75,35 @@ void quire__host_append(const quire__append_args *args)
     }
 }
 
+static void convert_row(const quire__pages *from, const quire__pages *to, const quire__block_pair *pair, int32_t layer,
+                        int which, int32_t head, int32_t token)
+{
+    float values[HEAD_DIM_MOST];
+    quire__row_decode(from, which, head, quire__page_row(from, pair->source, layer, which, head, token),
+                      quire__page_row_scales(from, pair->source, layer, which, head, token), values);
+    if (from->rotation != 0 && which == 0)
+        quire__rotate(values, from->head_dim, from->rotation); /* its own inverse */
+    quire__row_encode(to, which, head, values, quire__page_row(to, pair->destination, layer, which, head, token),
+                      quire__page_row_scales(to, pair->destination, layer, which, head, token));
+}
+
+void quire__host_convert(const quire__convert_args *args)
+{
+    for (int32_t i = 0; i < args->count; i++)
+        for (int32_t layer = 0; layer < args->layers; layer++) {
+            quire__pages from = args->from, to = args->to;
+            if (from.scales != NULL)
+                from.scales += (int64_t)layer * 2 * from.kv_heads;
+            if (to.scales != NULL)
+                to.scales += (int64_t)layer * 2 * to.kv_heads;
+            for (int32_t row = 0; row < 2 * from.kv_heads * from.block_tokens; row++) {
+                int32_t part = row / from.block_tokens;
+                convert_row(&from, &to, &args->pairs[i], layer, part / from.kv_heads, part % from.kv_heads,
+                            row % from.block_tokens);
+            }
+        }
+}
+
 /* ---- blocks, pieces, tables ---------------------------------------------------------------------------------- */
 
 void quire__host_block_copy(const quire__block_copy_args *args)

@@ -10,6 +10,7 @@
 /* Turns head_dim values of the token: each product and sum rounds, so that every version gives the same bits. */
 void quire__rope_turn(const quire__rope *rope, int64_t token, float *values);
 void quire__host_append(const quire__append_args *args);
+void quire__host_convert(const quire__convert_args *args);
 void quire__host_block_copy(const quire__block_copy_args *args);
 void quire__host_gather(const quire__pieces_args *args);
 void quire__host_scatter(const quire__pieces_args *args);

@@ -101,6 +101,17 @@ static const char *append_bounds(const quire__sim_memory *memory, const quire__a
     return rope_bounds(memory, args);
 }
 
+static const char *convert_bounds(const quire__sim_memory *memory, const quire__convert_args *args)
+{
+    if (!inside(memory, args->pairs, args->count, sizeof *args->pairs))
+        return "convert: pairs";
+    for (int32_t i = 0; i < args->count; i++)
+        if (!block_there(memory, args->from.arena, args->from.block_stride, args->pairs[i].source) ||
+            !block_there(memory, args->to.arena, args->to.block_stride, args->pairs[i].destination))
+            return "convert: a block past the arena or without memory";
+    return NULL;
+}
+
 static const char *block_copy_bounds(const quire__sim_memory *memory, const quire__block_copy_args *args)
 {
     if (!inside(memory, args->pairs, args->count, sizeof *args->pairs))
@@ -260,6 +271,8 @@ const char *quire__sim_bounds(const quire__sim_memory *memory, quire__kernel ker
     case QUIRE__KERNEL_APPEND:
     case QUIRE__KERNEL_LATENT_APPEND:
         return append_bounds(memory, &args->append);
+    case QUIRE__KERNEL_CONVERT:
+        return convert_bounds(memory, &args->convert);
     case QUIRE__KERNEL_BLOCK_COPY:
         return block_copy_bounds(memory, &args->block_copy);
     case QUIRE__KERNEL_GATHER:
