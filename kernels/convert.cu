@@ -120,7 +120,7 @@ __global__ void __launch_bounds__(CONVERT_THREADS)
         store_row<CACHE>(to, s.row, kv, head, x, column, mine, target.row, target.scales);
         return;
     }
-    if (CACHE == QUIRE_DTYPE_INT4) {
+    if (from.rotation != 0) {
         float turned[E];
         QK_UNROLL
         for (int e = 0; e < E; e++)

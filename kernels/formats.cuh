@@ -266,9 +266,17 @@ __device__ __forceinline__ void store_row(const quire__pages &pages, const row_s
                                           unsigned short *scales)
 {
     float inverse = 1.0f;
+    if (code_bits<CACHE> <= 8 && pages.rotation != 0) { /* every lane takes part, whatever its row is */
+        float turned[E];
+        QK_UNROLL
+        for (int i = 0; i < E; i++)
+            turned[i] = x[i];
+        rotate(turned, column, pages.rotation, shape.rotation_factor);
+        QK_UNROLL
+        for (int i = 0; i < E; i++)
+            x[i] = kv == 0 ? turned[i] : x[i];
+    }
     if constexpr (CACHE == QUIRE_DTYPE_INT4) {
-        if (kv == 0)
-            rotate(x, column, pages.rotation, shape.rotation_factor);
         const row_scale scale = make_scale(group_extreme(x) * -0.125f);
         inverse = scale.inverse;
         if (exists && column % INT4_GROUP == 0)

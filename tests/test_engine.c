@@ -218,7 +218,8 @@ static void serve(const rig *r, const scenario *s, tally *sum)
     quire_cache_close(cache);
 }
 
-static const quire_dtype dtypes[] = { QUIRE_DTYPE_F32, QUIRE_DTYPE_BF16, QUIRE_DTYPE_F16, QUIRE_DTYPE_FP8_E4M3 };
+static const quire_dtype dtypes[] = { QUIRE_DTYPE_F32,      QUIRE_DTYPE_BF16, QUIRE_DTYPE_F16, QUIRE_DTYPE_FP8_E4M3,
+                                      QUIRE_DTYPE_FP8_E5M2, QUIRE_DTYPE_INT8, QUIRE_DTYPE_INT4 };
 
 static scenario random_scenario(uint64_t seed)
 {
@@ -227,7 +228,7 @@ static scenario random_scenario(uint64_t seed)
     uint32_t longest = 161 / block_tokens + 2; /* blocks of the longest request */
     return (scenario){ .seed = seed,
                        .device = "host",
-                       .dtype = dtypes[below(&random, 4)],
+                       .dtype = dtypes[below(&random, 7)],
                        .block_tokens = block_tokens,
                        .device_blocks = longest + below(&random, 3 * longest),
                        .host_blocks = below(&random, 3) ? 6 * longest : 0,
