@@ -200,13 +200,10 @@ quire__format quire__format_of(quire_dtype dtype, int32_t head_dim, bool given_s
                                .scale_group = QUIRE__INT4_GROUP,
                                .rotation = head_dim & -head_dim};
     }
-    if (dtype == QUIRE_DTYPE_INT8 || is_fp8(dtype)) {
-        bool own_scales = dtype == QUIRE_DTYPE_INT8 || !given_scales;
+    if (dtype == QUIRE_DTYPE_INT8 || is_fp8(dtype))
         return (quire__format){.row_bytes = round_up(head_dim, 16),
-                               .scale_bytes = own_scales ? 2 : 0,
-                               .scale_group = head_dim,
-                               .rotation = own_scales && is_fp8(dtype) ? head_dim & -head_dim : 0};
-    }
+                               .scale_bytes = given_scales && is_fp8(dtype) ? 0 : 2,
+                               .scale_group = head_dim};
     return (quire__format){.row_bytes = head_dim * (int32_t)quire__dtype_bytes(dtype), .scale_group = head_dim};
 }
 
