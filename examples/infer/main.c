@@ -231,6 +231,8 @@ static void write_json_statistics(session *s)
     json_begin(&json, NULL, '{');
     json_string(&json, "version", quire_version_string());
     json_string(&json, "device", quire_cache_options(s->cache)->device);
+    json_string(&json, "dtype", quire_dtype_name(quire_cache_options(s->cache)->groups[0].dtype));
+    json_real(&json, "token_bytes", session_token_bytes(s, 0));
     json_count(&json, "computed_tokens", stats.computed_tokens);
     json_count(&json, "hit_tokens_device", stats.hit_tokens_device);
     json_count(&json, "hit_tokens_host", stats.hit_tokens_host);
