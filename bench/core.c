@@ -49,9 +49,12 @@ static bool chosen(const bench_options *options, uint64_t blocks, uint32_t block
 void bench_core(const bench_options *options)
 {
     bench_report *report = bench_report_open("quire-bench core", "host");
+    quire_options defaults;
 
     bench_report_setting(report, "KV", "1 layer, 1 kv head of 8 elements; none is computed");
     bench_report_setting(report, "offload", "off");
+    bench_must(quire_options_init(&defaults, sizeof defaults));
+    bench_report_setting(report, "policy", "%s (QUIRE_POLICY)", defaults.policy);
     for (size_t a = 0; !options->threads && a < sizeof arenas / sizeof arenas[0]; a++)
         for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++)
             if (chosen(options, arenas[a], sizes[s]))
