@@ -4,6 +4,7 @@
 
 #include "bytes.h"
 #include "device_attend.h"
+#include "device_convert.h"
 #include "device_copy.h"
 #include "device_latent.h"
 #include "device_pack.h"
@@ -20,6 +21,7 @@ static const struct part {
     {"shared", bench_device_shared},
     {"latent", bench_device_latent},
     {"copy", bench_device_copy},
+    {"convert", bench_device_convert},
     {"pack", bench_device_pack},
     {"tiers", bench_device_tiers},
 };
@@ -45,8 +47,8 @@ static void check_parts(const char *only)
             known |= strlen(parts[i].name) == strcspn(at, ",") &&
                      strncmp(at, parts[i].name, strlen(parts[i].name)) == 0;
         if (!known)
-            bench_die("--only has no part '%.*s'; the parts are attend, prefill, shared, latent, copy, pack and "
-                      "tiers",
+            bench_die("--only has no part '%.*s'; the parts are attend, prefill, shared, latent, copy, convert, "
+                      "pack and tiers",
                       (int)strcspn(at, ","), at);
     }
 }

@@ -34,7 +34,7 @@ static const char usage[] =
     "  --layers N --kv-heads N --query-heads N --head-dim N\n"
     "                     the model (default 32, 8, 32, 128: that of Llama-3-8B)\n"
     "device:\n"
-    "  --only PART,...    some of attend, prefill, shared, latent, copy, pack, tiers\n"
+    "  --only PART,...    some of attend, prefill, shared, latent, copy, convert, pack, tiers\n"
     "  --batch N --context TOKENS\n"
     "                     decode attention over this batch only (default: all of a list that fit the arena)\n"
     "\n"
