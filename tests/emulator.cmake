@@ -59,6 +59,6 @@ foreach(mistake 0 1 2)
     target_compile_definitions(planted_attend_${mistake} PRIVATE QK_PLANTED=${mistake})
     target_link_libraries(planted_attend_${mistake} PRIVATE quire_flags emulator quire_static m)
 endforeach()
-quire_script_test(planted_attend sh ${CMAKE_CURRENT_SOURCE_DIR}/emulator/planted_attend.sh "${QUIRE_SANITIZE}"
+quire_script_test(planted_attend sh ${CMAKE_CURRENT_SOURCE_DIR}/emulator/planted_attend.sh "sanitizer=${QUIRE_SANITIZE}"
     $<TARGET_FILE:planted_attend_0> $<TARGET_FILE:planted_attend_1> $<TARGET_FILE:planted_attend_2>)
 set_tests_properties(planted_attend PROPERTIES LABELS emulator)

@@ -137,7 +137,7 @@ static void run_engine(crew *crew, uint64_t *random, int least)
         const int32_t *prompt = crew->prompts[quire__random(random) % PROMPTS];
         size_t count = 2 + quire__random(random) % (LONGEST - 1);
         quire_seq seq = 0;
-        quire_step *step;
+        quire_step *step = NULL;
         quire_hit hit;
         EXPECT(crew, quire_seq_open(crew->cache, NULL, &seq) == QUIRE_OK);
         EXPECT(crew, quire_seq_match(crew->cache, seq, prompt, count, &hit) == QUIRE_OK);

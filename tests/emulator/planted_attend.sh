@@ -1,5 +1,5 @@
 #!/bin/sh
-# planted_attend.sh SANITIZER PROGRAM0 PROGRAM1 PROGRAM2: planted_attend.cpp with QK_PLANTED 0, 1 and 2. The kernels as they
+# planted_attend.sh sanitizer=NAME PROGRAM0 PROGRAM1 PROGRAM2: planted_attend.cpp with QK_PLANTED 0, 1 and 2. The kernels as they
 # are must be right; a wait that is too short must give wrong results; under ThreadSanitizer a missing barrier must be
 # reported, and nothing in the kernels as they are. Exit 0 when all is as expected.
 sanitizer=$1
@@ -23,7 +23,7 @@ expect() {
 }
 
 expect "no mistake" "$2" 0 none
-if [ "$sanitizer" = thread ]; then
+if [ "$sanitizer" = sanitizer=thread ]; then
     expect "missing barrier" "$3" any some
     expect "short wait" "$4" any some
 else
