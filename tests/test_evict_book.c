@@ -98,17 +98,20 @@ static void the_book_is_sound_under_every_policy_and_the_same_calls_decide_the_s
 
 /* ---- reference simulators -------------------------------------------------------------------------------------- */
 
-enum { TREE = 4096, SIM_SLOTS = 60 };
+enum { TREE = 4096, SIM_SLOTS = 60, SIM_GHOSTS = SIM_SLOTS - SIM_SLOTS / 10 };
+typedef enum { SIM_SLRU, SIM_S3FIFO, SIM_LFU } sim_kind;
 
-/* Segmented LRU and LFU with aging over leaves, in the plainest way: every question is a scan. */
+/* Segmented LRU, S3-FIFO, and LFU with aging, in the plainest way. Every cached node, with children or without, is in its
+ * queue and has a stamp; a lower stamp is older. Every question is a scan of all nodes for the oldest that will do. */
 typedef struct simulator {
+    sim_kind kind;
     int32_t token[TREE];
-    uint32_t parent[TREE], nodes;
-    bool cached[TREE], before[TREE], leaf[TREE];
-    int segment[TREE];
-    uint32_t uses[TREE], priority[TREE], level, held;
-    int64_t stamp[TREE], newest, oldest; /* order of leaves */
-    bool lfu;
+    uint32_t parent[TREE], nodes, children[TREE]; /* cached ones */
+    bool cached[TREE], used[TREE];                /* used: by the request that is being served */
+    uint32_t queue[TREE]; /* 0: on probation, small; 1: protected, main. LFU: the priority */
+    uint32_t uses[TREE], level, held;
+    uint64_t stamp[TREE], newest;
+    uint64_t ghost[TREE], forgotten; /* 1 + how many had gone from small before it did; 0: it is no ghost */
 } simulator;
 
 static uint32_t sim_child(simulator *s, uint32_t parent, int32_t token)
@@ -123,118 +126,185 @@ static uint32_t sim_child(simulator *s, uint32_t parent, int32_t token)
     return s->nodes++;
 }
 
-static bool sim_has_children(const simulator *s, uint32_t node)
+/* The oldest of the queue (of all: UINT32_MAX) that `with` allows. */
+static uint32_t sim_oldest(const simulator *s, uint32_t queue, bool with(const simulator *s, uint32_t node))
 {
+    uint32_t oldest = QUIRE__NONE;
     for (uint32_t n = 0; n < s->nodes; n++) {
-        if (s->cached[n] && s->parent[n] == node)
-            return true;
+        if (s->cached[n] && !s->used[n] && (queue == UINT32_MAX || s->queue[n] == queue) && with(s, n) &&
+            (oldest == QUIRE__NONE || s->stamp[n] < s->stamp[oldest]))
+            oldest = n;
     }
-    return false;
+    return oldest;
 }
 
-static void sim_evict(simulator *s, const bool *used)
+static bool sim_any(const simulator *s, uint32_t node)
 {
-    uint32_t victim = QUIRE__NONE;
+    (void)s;
+    (void)node;
+    return true;
+}
+
+static bool sim_leaf(const simulator *s, uint32_t node)
+{
+    return s->children[node] == 0;
+}
+
+static bool sim_leaf_or_used_again(const simulator *s, uint32_t node)
+{
+    return s->children[node] == 0 || s->uses[node] > 0;
+}
+
+static bool sim_least(const simulator *s, uint32_t node)
+{
     for (uint32_t n = 0; n < s->nodes; n++) {
-        if (!s->leaf[n] || used[n])
-            continue;
-        uint32_t class_n = s->lfu ? s->priority[n] : (uint32_t)s->segment[n];
-        uint32_t class_v = victim == QUIRE__NONE ? 0 : s->lfu ? s->priority[victim] : (uint32_t)s->segment[victim];
-        if (victim == QUIRE__NONE || class_n < class_v || (class_n == class_v && s->stamp[n] < s->stamp[victim]))
-            victim = n;
+        if (s->cached[n] && !s->used[n] && s->children[n] == 0 && s->queue[n] < s->queue[node])
+            return false;
     }
+    return s->children[node] == 0;
+}
+
+static uint32_t sim_members(const simulator *s, uint32_t queue)
+{
+    uint32_t count = 0;
+    for (uint32_t n = 0; n < s->nodes; n++)
+        count += s->cached[n] && !s->used[n] && s->queue[n] == queue;
+    return count;
+}
+
+static uint32_t sim_s3fifo_victim(simulator *s)
+{
+    for (;;) {
+        uint32_t queue = sim_members(s, 0) > SIM_SLOTS / 10 ? 0 : 1;
+        uint32_t node = sim_oldest(s, queue, sim_leaf_or_used_again);
+        if (node == QUIRE__NONE)
+            node = sim_oldest(s, 1 - queue, sim_leaf_or_used_again);
+        assert_true(node != QUIRE__NONE);
+        if (s->uses[node] == 0)
+            return node;
+        s->uses[node] = s->queue[node] == 0 ? 0 : s->uses[node] - 1;
+        s->queue[node] = 1;
+        s->stamp[node] = ++s->newest;
+    }
+}
+
+static void sim_evict(simulator *s)
+{
+    uint32_t victim = s->kind == SIM_S3FIFO ? sim_s3fifo_victim(s) :
+                      s->kind == SIM_LFU ? sim_oldest(s, UINT32_MAX, sim_least) : sim_oldest(s, 0, sim_leaf);
+    if (victim == QUIRE__NONE)
+        victim = sim_oldest(s, 1, sim_leaf);
     assert_true(victim != QUIRE__NONE);
-    s->level = s->lfu ? s->priority[victim] : 0;
-    s->cached[victim] = s->leaf[victim] = s->before[victim] = false;
+    s->level = s->queue[victim];
+    s->cached[victim] = false;
     s->uses[victim] = 0;
     s->held--;
+    if (s->kind == SIM_S3FIFO && s->queue[victim] == 0)
+        s->ghost[victim] = ++s->forgotten;
     uint32_t parent = s->parent[victim];
-    if (parent == QUIRE__NONE || used[parent] || sim_has_children(s, parent))
+    if (parent == QUIRE__NONE || --s->children[parent] > 0 || s->used[parent])
         return;
-    s->leaf[parent] = true;
-    s->stamp[parent] = --s->oldest;
-    if (s->lfu && s->priority[parent] < s->level) { /* overtaken: to the recent end of the level */
-        s->priority[parent] = s->level;
+    if (s->kind == SIM_LFU && s->queue[parent] < s->level) { /* overtaken: to the recent end of the level */
+        s->queue[parent] = s->level;
         s->stamp[parent] = ++s->newest;
     }
 }
 
-static uint32_t sim_protected(const simulator *s)
+static void sim_touch(simulator *s, uint32_t node)
 {
-    uint32_t count = 0;
-    for (uint32_t n = 0; n < s->nodes; n++)
-        count += s->cached[n] && s->segment[n] == 1;
-    return count;
-}
-
-static void sim_settle(simulator *s)
-{
-    while (!s->lfu && sim_protected(s) > SIM_SLOTS * 4 / 5) {
-        uint32_t oldest = QUIRE__NONE;
-        for (uint32_t n = 0; n < s->nodes; n++) {
-            if (s->leaf[n] && s->segment[n] == 1 && (oldest == QUIRE__NONE || s->stamp[n] < s->stamp[oldest]))
-                oldest = n;
-        }
-        if (oldest == QUIRE__NONE)
-            return;
-        s->segment[oldest] = 0;
-        s->stamp[oldest] = ++s->newest;
+    bool found = s->cached[node];
+    if (!found && s->parent[node] != QUIRE__NONE)
+        s->children[s->parent[node]]++;
+    s->cached[node] = true;
+    if (s->kind != SIM_S3FIFO || !found)
+        s->stamp[node] = ++s->newest;
+    s->uses[node] += s->kind == SIM_LFU || (found && s->uses[node] < 3);
+    if (s->kind == SIM_SLRU) {
+        s->queue[node] = found;
+    } else if (s->kind == SIM_LFU) {
+        s->queue[node] = s->level + s->uses[node];
+    } else if (!found) {
+        s->queue[node] = s->ghost[node] != 0 && s->forgotten - s->ghost[node] < SIM_GHOSTS;
+        s->ghost[node] = 0;
     }
 }
 
 static uint32_t sim_ask(simulator *s, const int32_t *path, uint32_t count)
 {
-    bool used[TREE] = {false};
     uint32_t nodes[LONGEST], found = 0, parent = QUIRE__NONE;
     for (uint32_t i = 0; i < count; i++)
         parent = nodes[i] = sim_child(s, parent, path[i]);
     while (found < count && s->cached[nodes[found]])
-        found++;
-    for (uint32_t i = 0; i < found; i++) {
-        used[nodes[i]] = true;
-        s->leaf[nodes[i]] = false;
-    }
+        s->used[nodes[found++]] = true;
     while (s->held + (count - found) > SIM_SLOTS)
-        sim_evict(s, used);
+        sim_evict(s);
     s->held += count - found;
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t n = nodes[i];
-        s->cached[n] = true;
-        s->segment[n] = s->before[n] ? 1 : 0;
-        s->before[n] = true;
-        s->priority[n] = s->level + ++s->uses[n];
+    for (uint32_t i = count; i-- > 0;) /* the head is the most recent */
+        sim_touch(s, nodes[i]);
+    for (uint32_t i = 0; i < found; i++)
+        s->used[nodes[i]] = false;
+    while (s->kind == SIM_SLRU && sim_members(s, 1) > SIM_SLOTS * 4 / 5) {
+        uint32_t oldest = sim_oldest(s, 1, sim_any);
+        s->queue[oldest] = 0;
+        s->stamp[oldest] = ++s->newest;
     }
-    if (!sim_has_children(s, nodes[count - 1])) {
-        s->leaf[nodes[count - 1]] = true;
-        s->stamp[nodes[count - 1]] = ++s->newest;
-    }
-    sim_settle(s);
     return found;
 }
 
-static void slru_and_lfu_equal_simple_simulators(void **state)
+/* Short paths in a small tree, some of them far more often than others; and now and then a beginning of one alone. */
+static uint32_t sim_path(uint64_t *random, int32_t *path)
+{
+    uint64_t bits = quire__random(random);
+    uint32_t count = random_path(random, path) % 8 + 1;
+    if (bits % 3 == 0) {
+        for (uint32_t i = 0; i < count; i++)
+            path[i] = (int32_t)(bits >> 8 & 1);
+    }
+    return bits % 5 == 0 ? 1 + count / 2 : count;
+}
+
+static void slru_s3fifo_and_lfu_equal_simple_simulators(void **state)
 {
     (void)state;
-    uint64_t random = test_seed("evict_simulators", 37);
-    for (int lfu = 0; lfu < 2; lfu++) {
+    static const char *const names[] = {[SIM_SLRU] = "slru", [SIM_S3FIFO] = "s3fifo", [SIM_LFU] = "lfu"};
+    uint64_t random = test_seed("evict_simulators", 37), requests = getenv("QUIRE_TEST_SMALL") ? 600 : 3000;
+    for (int kind = 0; kind < 3; kind++) {
         desk d;
-        quire__book_config config = config_of(lfu ? "lfu" : "slru", SIM_SLOTS, 0);
+        quire__book_config config = config_of(names[kind], SIM_SLOTS, 0);
         open_desk(&d, &config);
         simulator *s = calloc(1, sizeof(*s));
         assert_non_null(s);
-        s->lfu = lfu;
+        s->kind = (sim_kind)kind;
         uint64_t hits = 0;
-        for (uint64_t i = 0; i < 3000; i++) {
+        for (uint64_t i = 0; i < requests; i++) {
             int32_t path[LONGEST] = {0};
-            uint32_t count = random_path(&random, path) % 8 + 1; /* so that the tree is small */
+            uint32_t count = sim_path(&random, path);
             uint32_t expected = sim_ask(s, path, count);
             assert_int_equal(ask(&d, i * 1000, path, count), expected);
             hits += expected;
         }
-        assert_true(hits > 0);
+        assert_true(hits > requests);
         free(s);
         close_desk(&d);
     }
+}
+
+static void priority_without_hints_finds_what_lru_finds(void **state)
+{
+    (void)state;
+    uint64_t random = test_seed("evict_priority_lru", 43);
+    desk lru, priority;
+    quire__book_config config = config_of("lru", SIM_SLOTS, 0);
+    open_desk(&lru, &config);
+    config.policy = "priority";
+    open_desk(&priority, &config);
+    for (uint64_t i = 0; i < 3000; i++) {
+        int32_t path[LONGEST] = {0};
+        uint32_t count = sim_path(&random, path);
+        assert_int_equal(ask(&priority, i * 1000, path, count), ask(&lru, i * 1000, path, count));
+    }
+    close_desk(&lru);
+    close_desk(&priority);
 }
 
 /* ---- what the engine says -------------------------------------------------------------------------------------- */
@@ -567,7 +637,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_book_is_sound_under_every_policy_and_the_same_calls_decide_the_same),
-        cmocka_unit_test(slru_and_lfu_equal_simple_simulators),
+        cmocka_unit_test(slru_s3fifo_and_lfu_equal_simple_simulators),
+        cmocka_unit_test(priority_without_hints_finds_what_lru_finds),
         cmocka_unit_test(a_high_priority_outlives_a_low_one_until_its_duration_is_over),
         cmocka_unit_test(a_pinned_range_stays_within_the_budget),
         cmocka_unit_test(what_a_domain_leaves_behind_goes_first_when_its_time_is_over),

@@ -40,7 +40,7 @@ static void aged_close(void *state)
     quire__leaves_close(&p->leaves);
 }
 
-static void enter(aged *p, uint32_t parent, uint32_t block)
+static void enter(aged *p, uint32_t parent, uint32_t block, uint64_t place)
 {
     quire__leaf *own = &p->leaves.leaf[block];
     own->depth = parent == QUIRE_NO_BLOCK ? 0 : p->leaves.leaf[parent].depth + 1;
@@ -49,7 +49,7 @@ static void enter(aged *p, uint32_t parent, uint32_t block)
     if (p->by_cost)
         worth += own->uses * (31 - (uint32_t)__builtin_clz(own->depth + 1)) / 4;
     own->priority = p->level + (worth < SPAN ? worth : SPAN);
-    quire__leaves_enter(&p->leaves, block, own->priority % RING);
+    quire__leaves_enter(&p->leaves, block, own->priority % RING, place);
 }
 
 /* Below the level a block would be at the wrong end of the ring: a parent that has become a leaf, and whoever was passed
@@ -68,8 +68,9 @@ static void aged_insert(void *state, const uint32_t *path, uint32_t count, const
     aged *p = state;
     (void)use;
     uint32_t parent = p->leaves.tree.parent(p->leaves.tree.self, path[0]);
+    uint64_t place = quire__leaves_places(&p->leaves, count);
     for (uint32_t i = 0; i < count; parent = path[i], i++)
-        enter(p, parent, path[i]);
+        enter(p, parent, path[i], place - i);
     quire__leaves_list(&p->leaves, path[count - 1]);
 }
 
@@ -78,7 +79,7 @@ static void aged_insert_below(void *state, uint32_t block, uint32_t above, const
     aged *p = state;
     (void)use;
     quire__leaves_unlist(&p->leaves, above);
-    enter(p, above, block);
+    enter(p, above, block, quire__leaves_places(&p->leaves, 1));
     quire__leaves_list(&p->leaves, block);
 }
 

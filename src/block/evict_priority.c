@@ -4,7 +4,7 @@
  *    level 1..61    priority 0..100; blocks of which nothing was said have QUIRE_PRIORITY_DEFAULT
  *    level 63       pinned: no victim at all, as many blocks as the budget allows; others get level 61
  *
- * A level is a queue of leaves. A block with a duration or a time to live has a deadline and is in a heap by it, so time
+ * A level is a queue (leaves.c). A block with a duration or a time to live has a deadline and is in a heap by it, so time
  * costs O(log n) for such blocks and nothing for others. At its deadline it falls to the default, or, when its life is
  * over, to level 0. A block that is used again by a sequence that says nothing of it keeps what was said before, for as
  * long as that holds.
@@ -147,7 +147,8 @@ static uint32_t said(const priority *p, const quire_policy_use *use, uint64_t to
     return best;
 }
 
-static void enter(priority *p, uint32_t block, uint64_t token, const quire_policy_use *use)
+static void enter(priority *p, uint32_t block, uint64_t token, uint64_t place,
+                  const quire_policy_use *use)
 {
     const quire__leaf *own = &p->leaves.leaf[block];
     term *terms = &p->terms[block];
@@ -169,7 +170,7 @@ static void enter(priority *p, uint32_t block, uint64_t token, const quire_polic
     if (level == PINNED && p->leaves.members[PINNED] >= p->pins)
         level = HIGHEST;
     *terms = (term){.until = until, .dies = use->ttl_us ? use->now + use->ttl_us : 0};
-    quire__leaves_enter(&p->leaves, block, level);
+    quire__leaves_enter(&p->leaves, block, level, place);
     enheap(p, block);
 }
 
@@ -178,8 +179,9 @@ static void priority_insert(void *state, const uint32_t *path, uint32_t count, c
     priority *p = state;
     p->now = use->now;
     uint64_t above = use->blocks > count ? use->blocks - count : 0;
+    uint64_t place = quire__leaves_places(&p->leaves, count);
     for (uint32_t i = 0; i < count; i++)
-        enter(p, path[i], (above + i) * p->block_tokens, use);
+        enter(p, path[i], (above + i) * p->block_tokens, place - i, use);
     quire__leaves_list(&p->leaves, path[count - 1]);
     expire(p);
 }
@@ -190,7 +192,7 @@ static void priority_insert_below(void *state, uint32_t block, uint32_t above, c
     p->now = use->now;
     quire__leaves_unlist(&p->leaves, above);
     quire_policy_use nobody = {.now = use->now};
-    enter(p, block, 0, &nobody);
+    enter(p, block, 0, quire__leaves_places(&p->leaves, 1), &nobody);
     quire__leaves_list(&p->leaves, block);
 }
 

@@ -1,11 +1,12 @@
-/* evict_s3fifo.c: S3-FIFO (Yang et al., SOSP 2023) over leaves.
+/* evict_s3fifo.c: S3-FIFO (Yang et al., SOSP 2023) over a tree.
  *
  *    new block --> small, a tenth --not used again--> gone, its key is kept for a while: should it return, to main
  *                      |used again                     ^ not used since it last came round
  *                      +------------> main ------------+---used since: round again, one use less
  *
- * A block that a sequence uses is out of the queues and returns to the recent end of its own; otherwise the queues are in
- * order of arrival.
+ * The queues are in order of arrival, whatever is used meanwhile. A walk from the old end passes over inner blocks that
+ * were not used again, and moves on those that were, as it does with leaves; so a queue's heap (leaves.c) holds its leaves
+ * and what was used again. Each step of a victim's search uses up a use of a block: O(log n) for each use, in the long run.
  */
 #include "block/evict_s3fifo.h"
 
@@ -13,12 +14,18 @@
 #include "block/leaves.h"
 
 enum { SMALL, MAIN };
-enum { MOST_USES = 3, MOST_ROUNDS = 64 };
+enum { MOST_USES = 3 };
+
+typedef struct ghost {
+    uint64_t key; /* 0: none */
+    uint32_t chain; /* the first ghost of the chain of this number */
+    uint32_t next;  /* in this one's own chain */
+} ghost;
 
 typedef struct s3fifo {
     quire__leaves leaves;
-    uint64_t *ghosts; /* [ghost_count]: keys, a later one in the place of an earlier one */
-    uint32_t ghost_count;
+    ghost *ghosts; /* [ghost_count]: the last ones to go from small, in a ring; and a table by key */
+    uint32_t ghost_count, ghost_at;
 } s3fifo;
 
 static quire_status s3fifo_open(void *state, const quire_policy_setup *setup)
@@ -26,9 +33,13 @@ static quire_status s3fifo_open(void *state, const quire_policy_setup *setup)
     s3fifo *p = state;
     void *memory = NULL;
     QUIRE__TRY(quire__leaves_open(&p->leaves, setup));
-    p->ghost_count = setup->slots > 0 ? setup->slots : 1;
-    QUIRE__TRY(quire__memory_take(&p->leaves.allocator, p->ghost_count, sizeof(uint64_t), "ghosts", &memory));
+    p->ghost_count = setup->slots - setup->slots / 10;
+    if (p->ghost_count == 0)
+        return QUIRE_OK;
+    QUIRE__TRY(quire__memory_take(&p->leaves.allocator, p->ghost_count, sizeof(ghost), "ghosts", &memory));
     p->ghosts = memory;
+    for (uint32_t i = 0; i < p->ghost_count; i++)
+        p->ghosts[i] = (ghost){0, QUIRE_NO_BLOCK, QUIRE_NO_BLOCK};
     return QUIRE_OK;
 }
 
@@ -39,17 +50,47 @@ static void s3fifo_close(void *state)
     quire__leaves_close(&p->leaves);
 }
 
-static uint32_t queue_of(s3fifo *p, uint32_t parent, uint32_t block)
+/* Was it there? It is not any more. */
+static bool recall(s3fifo *p, uint64_t key)
+{
+    ghost *ghosts = p->ghosts;
+    uint32_t *link = &ghosts[key % p->ghost_count].chain;
+    while (*link != QUIRE_NO_BLOCK && ghosts[*link].key != key)
+        link = &ghosts[*link].next;
+    if (*link == QUIRE_NO_BLOCK)
+        return false;
+    ghost *found = &ghosts[*link];
+    *link = found->next;
+    found->key = 0;
+    return true;
+}
+
+static void remember(s3fifo *p, uint64_t key)
+{
+    ghost *own = &p->ghosts[p->ghost_at], *chain = &p->ghosts[key % p->ghost_count];
+    (void)recall(p, key); /* one key, one ghost: equal blocks of two domains have the same */
+    if (own->key != 0)
+        (void)recall(p, own->key);
+    own->key = key;
+    own->next = chain->chain;
+    chain->chain = p->ghost_at;
+    p->ghost_at = (p->ghost_at + 1) % p->ghost_count;
+}
+
+/* A block that was in the order before returns to the place that it had. */
+static void enter(s3fifo *p, uint32_t parent, uint32_t block, uint64_t place)
 {
     quire__leaf *own = &p->leaves.leaf[block];
     if (own->flags & QUIRE__LEAF_FOUND) {
         own->uses = own->uses < MOST_USES ? own->uses + 1 : MOST_USES;
-        return own->queue;
+        quire__leaves_enter(&p->leaves, block, own->queue, own->place);
+        quire__leaves_offer(&p->leaves, block);
+        return;
     }
     if (own->key == 0)
         own->key = quire__leaves_key(&p->leaves, parent, block);
     own->uses = 0;
-    return p->ghosts[own->key % p->ghost_count] == own->key ? MAIN : SMALL;
+    quire__leaves_enter(&p->leaves, block, recall(p, own->key) ? MAIN : SMALL, place);
 }
 
 static void s3fifo_insert(void *state, const uint32_t *path, uint32_t count, const quire_policy_use *use)
@@ -57,8 +98,9 @@ static void s3fifo_insert(void *state, const uint32_t *path, uint32_t count, con
     s3fifo *p = state;
     (void)use;
     uint32_t parent = p->leaves.tree.parent(p->leaves.tree.self, path[0]);
+    uint64_t place = quire__leaves_places(&p->leaves, count);
     for (uint32_t i = 0; i < count; parent = path[i], i++)
-        quire__leaves_enter(&p->leaves, path[i], queue_of(p, parent, path[i]));
+        enter(p, parent, path[i], place - i);
     quire__leaves_list(&p->leaves, path[count - 1]);
 }
 
@@ -66,8 +108,9 @@ static void s3fifo_insert_below(void *state, uint32_t block, uint32_t above, con
 {
     s3fifo *p = state;
     (void)use;
-    quire__leaves_unlist(&p->leaves, above);
-    quire__leaves_enter(&p->leaves, block, queue_of(p, above, block));
+    if (p->leaves.leaf[above].uses == 0)
+        quire__leaves_unlist(&p->leaves, above);
+    enter(p, above, block, quire__leaves_places(&p->leaves, 1));
     quire__leaves_list(&p->leaves, block);
 }
 
@@ -83,7 +126,7 @@ static void s3fifo_drop(void *state, uint32_t block)
     s3fifo *p = state;
     const quire__leaf *own = &p->leaves.leaf[block];
     if (own->queue == SMALL)
-        p->ghosts[own->key % p->ghost_count] = own->key;
+        remember(p, own->key);
     quire__leaves_drop(&p->leaves, block);
 }
 
@@ -92,7 +135,7 @@ static uint32_t s3fifo_victim(void *state)
     s3fifo *p = state;
     quire__leaves *leaves = &p->leaves;
     uint32_t block = QUIRE_NO_BLOCK;
-    for (int round = 0; round < MOST_ROUNDS && leaves->filled; round++) {
+    while (leaves->filled) {
         bool small = leaves->filled & 1 << SMALL &&
                      (leaves->members[SMALL] > leaves->slots / 10 || !(leaves->filled & 1 << MAIN));
         block = quire__leaves_oldest(leaves, small ? SMALL : MAIN);
@@ -101,6 +144,8 @@ static uint32_t s3fifo_victim(void *state)
             return block;
         own->uses = small ? 0 : own->uses - 1;
         quire__leaves_move(leaves, block, MAIN);
+        if (own->uses == 0 && leaves->tree.children(leaves->tree.self, block) > 0)
+            quire__leaves_unlist(leaves, block);
     }
     return block;
 }

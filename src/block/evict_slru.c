@@ -1,88 +1,140 @@
-/* evict_slru.c: segmented LRU (Karedla et al., 1994) over leaves. A block used for the first time is on probation; used
- * again, it is protected. The protected may be four fifths of the tier; what is too much goes back to probation, oldest
- * first, as the most recent there. The oldest on probation is the victim.
+/* evict_slru.c: segmented LRU (Karedla et al., 1994). A block used for the first time is on probation; used again, it is
+ * protected. The protected may be four fifths of the tier; what is too much goes back to probation, oldest first, as the
+ * most recent there, whether anything is below it or not. The oldest on probation that nothing is below is the victim.
  */
 #include "block/evict_slru.h"
 
+#include "base/status.h"
 #include "block/leaves.h"
 
 enum { PROBATION, PROTECTED };
 
+typedef struct link {
+    uint32_t older, newer;
+} link;
+
+typedef struct slru {
+    quire__leaves leaves;
+    link *links; /* [blocks + 1]: the protected, in the order of their use; the last is the head, as in evict_lru.c */
+    uint32_t head;
+} slru;
+
 static quire_status slru_open(void *state, const quire_policy_setup *setup)
 {
-    return quire__leaves_open(state, setup);
+    slru *p = state;
+    void *memory = NULL;
+    QUIRE__TRY(quire__leaves_open(&p->leaves, setup));
+    QUIRE__TRY(quire__memory_take(&p->leaves.allocator, (size_t)setup->blocks + 1, sizeof(link), "the protected",
+                                  &memory));
+    p->links = memory;
+    p->head = setup->blocks;
+    p->links[p->head] = (link){p->head, p->head};
+    return QUIRE_OK;
 }
 
 static void slru_close(void *state)
 {
-    quire__leaves_close(state);
+    slru *p = state;
+    quire__memory_give(&p->leaves.allocator, p->links);
+    quire__leaves_close(&p->leaves);
 }
 
-static void shrink(quire__leaves *leaves)
+static void unlink_protected(slru *p, uint32_t block)
 {
-    while (leaves->members[PROTECTED] > (uint64_t)leaves->slots * 4 / 5 &&
-           leaves->oldest[PROTECTED] != QUIRE_NO_BLOCK)
-        quire__leaves_move(leaves, leaves->oldest[PROTECTED], PROBATION);
+    const quire__leaf *own = &p->leaves.leaf[block];
+    if (!(own->flags & QUIRE__LEAF_IN) || own->queue != PROTECTED)
+        return;
+    link *links = p->links, gone = links[block];
+    links[gone.older].newer = gone.newer;
+    links[gone.newer].older = gone.older;
+}
+
+static void enter(slru *p, uint32_t block, uint64_t place)
+{
+    bool again = p->leaves.leaf[block].flags & QUIRE__LEAF_FOUND;
+    quire__leaves_enter(&p->leaves, block, again ? PROTECTED : PROBATION, place);
+    if (!again)
+        return;
+    link *links = p->links;
+    uint32_t newest = links[p->head].older;
+    links[block] = (link){.older = newest, .newer = p->head};
+    links[newest].newer = links[p->head].older = block;
+}
+
+static void shrink(slru *p)
+{
+    while (p->leaves.members[PROTECTED] > (uint64_t)p->leaves.slots * 4 / 5) {
+        uint32_t oldest = p->links[p->head].newer;
+        unlink_protected(p, oldest);
+        quire__leaves_move(&p->leaves, oldest, PROBATION);
+    }
 }
 
 static void slru_insert(void *state, const uint32_t *path, uint32_t count, const quire_policy_use *use)
 {
-    quire__leaves *leaves = state;
+    slru *p = state;
     (void)use;
-    for (uint32_t i = 0; i < count; i++)
-        quire__leaves_enter(leaves, path[i], leaves->leaf[path[i]].flags & QUIRE__LEAF_FOUND ? PROTECTED : PROBATION);
-    quire__leaves_list(leaves, path[count - 1]);
-    shrink(leaves);
+    uint64_t place = quire__leaves_places(&p->leaves, count);
+    for (uint32_t i = count; i-- > 0;)
+        enter(p, path[i], place - i);
+    quire__leaves_list(&p->leaves, path[count - 1]);
+    shrink(p);
 }
 
 static void slru_insert_below(void *state, uint32_t block, uint32_t above, const quire_policy_use *use)
 {
-    quire__leaves *leaves = state;
+    slru *p = state;
     (void)use;
-    quire__leaves_unlist(leaves, above);
-    quire__leaves_enter(leaves, block, PROBATION);
-    quire__leaves_list(leaves, block);
+    quire__leaves_unlist(&p->leaves, above);
+    quire__leaves_enter(&p->leaves, block, PROBATION, quire__leaves_places(&p->leaves, 1));
+    quire__leaves_list(&p->leaves, block);
 }
 
 static void slru_take(void *state, const uint32_t *path, uint32_t count, uint64_t now)
 {
+    slru *p = state;
     (void)now;
-    quire__leaves_take(state, path, count);
+    for (uint32_t i = 0; i < count; i++)
+        unlink_protected(p, path[i]);
+    quire__leaves_take(&p->leaves, path, count);
 }
 
 static void slru_drop(void *state, uint32_t block)
 {
-    quire__leaves_drop(state, block);
+    slru *p = state;
+    unlink_protected(p, block);
+    quire__leaves_drop(&p->leaves, block);
 }
 
 static uint32_t slru_victim(void *state)
 {
-    quire__leaves *leaves = state;
-    return quire__leaves_oldest(leaves, leaves->filled & 1 << PROBATION ? PROBATION : PROTECTED);
+    slru *p = state;
+    return quire__leaves_oldest(&p->leaves, p->leaves.filled & 1 << PROBATION ? PROBATION : PROTECTED);
 }
 
 static uint32_t slru_count(const void *state)
 {
-    const quire__leaves *leaves = state;
-    return leaves->count;
+    const slru *p = state;
+    return p->leaves.count;
 }
 
 static void slru_each(const void *state, void (*fn)(void *arg, uint32_t block), void *arg)
 {
-    quire__leaves_each(state, fn, arg);
+    const slru *p = state;
+    quire__leaves_each(&p->leaves, fn, arg);
 }
 
 static void slru_sealed(void *state, const uint32_t *path, uint32_t count)
 {
-    quire__leaves *leaves = state;
+    slru *p = state;
     for (uint32_t i = 0; i < count; i++)
-        leaves->leaf[path[i]] = (quire__leaf){0};
+        p->leaves.leaf[path[i]] = (quire__leaf){0};
 }
 
 const quire_policy quire__evict_slru = {
     .size = sizeof(quire_policy),
     .name = "slru",
-    .state_bytes = sizeof(quire__leaves),
+    .state_bytes = sizeof(slru),
     .open = slru_open,
     .close = slru_close,
     .insert = slru_insert,

@@ -1,6 +1,12 @@
-/* leaves.c: the queues hold exactly the blocks of the order that have no child in it, so whatever a policy takes from a
- * queue is a leaf. A block becomes one when it is let go last of its path, or when its last child is dropped; it stops
- * being one when it is used, dropped, or gains a child. All of it is O(1).
+/* leaves.c: every block of the order belongs to a queue and has a place in it, which its own use gave it. A queue's heap
+ * holds exactly those of its blocks that have no child in the order, the least place first; so what a policy takes from
+ * it is what a walk through the whole queue from its old end, past all inner blocks, would come to. A block becomes a
+ * leaf when it is let go last of its path, or when its last child is dropped, and then is at the place that it has had all
+ * the time; it stops being one when it is used, dropped, or gains a child.
+ *
+ * The heaps are leftist (Crane, 1972), linked through the blocks themselves: any block is added or removed in O(log n)
+ * however many queues there are. The usual ones cost less: a parent follows its child with the least place of all, and so
+ * becomes the top, and goes from there.
  */
 #include "block/leaves.h"
 
@@ -16,7 +22,7 @@ quire_status quire__leaves_open(quire__leaves *leaves, const quire_policy_setup 
     leaves->tree = setup->tree;
     leaves->slots = setup->slots;
     for (int queue = 0; queue < QUIRE__LEAVES_QUEUES; queue++)
-        leaves->oldest[queue] = leaves->newest[queue] = QUIRE_NO_BLOCK;
+        leaves->top[queue] = QUIRE_NO_BLOCK;
     if (setup->blocks == 0)
         return QUIRE_OK;
     QUIRE__TRY(quire__memory_take(&leaves->allocator, setup->blocks, sizeof(quire__leaf), "the eviction order",
@@ -45,56 +51,135 @@ uint64_t quire__leaves_key(quire__leaves *leaves, uint32_t parent, uint32_t bloc
     return quire__policy_key(above, leaves->tree.stamp(leaves->tree.self, block));
 }
 
-static void add(quire__leaves *leaves, uint32_t block, bool newest)
+/* ---- a queue's leaves ------------------------------------------------------------------------------------------ */
+
+static uint32_t rank_of(const quire__leaf *leaf, uint32_t block)
+{
+    return block == QUIRE_NO_BLOCK ? 0 : leaf[block].rank;
+}
+
+/* The side of the lower rank is the right one. False: the rank is what it was. */
+static bool settle(quire__leaf *leaf, uint32_t block)
+{
+    quire__leaf *own = &leaf[block];
+    if (rank_of(leaf, own->left) < rank_of(leaf, own->right)) {
+        uint32_t left = own->left;
+        own->left = own->right;
+        own->right = left;
+    }
+    uint8_t rank = (uint8_t)(rank_of(leaf, own->right) + 1), before = own->rank;
+    own->rank = rank;
+    return rank != before;
+}
+
+/* Two heaps become one: their right sides, log n long, are merged on the way down and settled on the way up. */
+static uint32_t merge(quire__leaf *leaf, uint32_t a, uint32_t b)
+{
+    uint32_t top = QUIRE_NO_BLOCK, last = QUIRE_NO_BLOCK;
+    while (a != QUIRE_NO_BLOCK || b != QUIRE_NO_BLOCK) {
+        if (a == QUIRE_NO_BLOCK || (b != QUIRE_NO_BLOCK && leaf[b].place < leaf[a].place)) {
+            uint32_t other = a;
+            a = b;
+            b = other;
+        }
+        leaf[a].above = last;
+        if (last == QUIRE_NO_BLOCK)
+            top = a;
+        else
+            leaf[last].right = a;
+        if (b == QUIRE_NO_BLOCK)
+            break;
+        last = a;
+        a = leaf[a].right;
+        leaf[last].right = QUIRE_NO_BLOCK;
+    }
+    for (; last != QUIRE_NO_BLOCK; last = leaf[last].above)
+        (void)settle(leaf, last);
+    return top;
+}
+
+static void add(quire__leaves *leaves, uint32_t block)
 {
     quire__leaf *own = &leaves->leaf[block];
-    uint32_t queue = own->queue, next = newest ? leaves->newest[queue] : leaves->oldest[queue];
     QUIRE__ASSERT((own->flags & (QUIRE__LEAF_IN | QUIRE__LEAF_LISTED)) == QUIRE__LEAF_IN);
     own->flags |= QUIRE__LEAF_LISTED;
-    own->older = newest ? next : QUIRE_NO_BLOCK;
-    own->newer = newest ? QUIRE_NO_BLOCK : next;
-    if (next == QUIRE_NO_BLOCK) {
-        leaves->oldest[queue] = leaves->newest[queue] = block;
-        leaves->filled |= UINT64_C(1) << queue;
-    } else if (newest) {
-        leaves->leaf[next].newer = leaves->newest[queue] = block;
-    } else {
-        leaves->leaf[next].older = leaves->oldest[queue] = block;
-    }
+    own->above = own->left = own->right = QUIRE_NO_BLOCK;
+    own->rank = 1;
+    leaves->top[own->queue] = merge(leaves->leaf, leaves->top[own->queue], block);
+    leaves->filled |= UINT64_C(1) << own->queue;
 }
 
 void quire__leaves_unlist(quire__leaves *leaves, uint32_t block)
 {
-    quire__leaf *own = &leaves->leaf[block];
+    quire__leaf *leaf = leaves->leaf, *own = &leaf[block];
     if (!(own->flags & QUIRE__LEAF_LISTED))
         return;
     own->flags &= (uint8_t)~QUIRE__LEAF_LISTED;
-    if (own->older == QUIRE_NO_BLOCK)
-        leaves->oldest[own->queue] = own->newer;
+    uint32_t rest = merge(leaf, own->left, own->right), above = own->above;
+    if (rest != QUIRE_NO_BLOCK)
+        leaf[rest].above = above;
+    if (above == QUIRE_NO_BLOCK) {
+        leaves->top[own->queue] = rest;
+        if (rest == QUIRE_NO_BLOCK)
+            leaves->filled &= ~(UINT64_C(1) << own->queue);
+        return;
+    }
+    if (leaf[above].left == block)
+        leaf[above].left = rest;
     else
-        leaves->leaf[own->older].newer = own->newer;
-    if (own->newer == QUIRE_NO_BLOCK)
-        leaves->newest[own->queue] = own->older;
-    else
-        leaves->leaf[own->newer].older = own->older;
-    if (leaves->oldest[own->queue] == QUIRE_NO_BLOCK)
-        leaves->filled &= ~(UINT64_C(1) << own->queue);
+        leaf[above].right = rest;
+    while (above != QUIRE_NO_BLOCK && settle(leaf, above))
+        above = leaf[above].above;
 }
 
-void quire__leaves_enter(quire__leaves *leaves, uint32_t block, uint32_t queue)
+uint32_t quire__leaves_oldest(const quire__leaves *leaves, uint32_t queue)
+{
+    const quire__leaf *leaf = leaves->leaf;
+    uint32_t top = leaves->top[queue], edge[BUSY_TRIES + 1] = {top}, count = top != QUIRE_NO_BLOCK;
+    for (int tries = 0; count > 0 && tries < BUSY_TRIES; tries++) { /* what is next lies below what was passed over */
+        uint32_t at = 0;
+        for (uint32_t i = 1; i < count; i++)
+            at = leaf[edge[i]].place < leaf[edge[at]].place ? i : at;
+        uint32_t block = edge[at];
+        if (!leaves->tree.busy(leaves->tree.self, block))
+            return block;
+        edge[at] = edge[--count];
+        if (leaf[block].left != QUIRE_NO_BLOCK)
+            edge[count++] = leaf[block].left;
+        if (leaf[block].right != QUIRE_NO_BLOCK)
+            edge[count++] = leaf[block].right;
+    }
+    return top;
+}
+
+/* ---- blocks ---------------------------------------------------------------------------------------------------- */
+
+uint64_t quire__leaves_places(quire__leaves *leaves, uint32_t count)
+{
+    return leaves->places += count;
+}
+
+void quire__leaves_enter(quire__leaves *leaves, uint32_t block, uint32_t queue, uint64_t place)
 {
     quire__leaf *own = &leaves->leaf[block];
     QUIRE__ASSERT(!(own->flags & QUIRE__LEAF_IN));
     own->flags = QUIRE__LEAF_IN | QUIRE__LEAF_FOUND;
     own->queue = (uint8_t)queue;
+    own->place = place;
     leaves->members[queue]++;
     leaves->count++;
+}
+
+void quire__leaves_offer(quire__leaves *leaves, uint32_t block)
+{
+    if (!(leaves->leaf[block].flags & QUIRE__LEAF_LISTED))
+        add(leaves, block);
 }
 
 void quire__leaves_list(quire__leaves *leaves, uint32_t block)
 {
     if (leaves->tree.children(leaves->tree.self, block) == 0)
-        add(leaves, block, true);
+        quire__leaves_offer(leaves, block);
 }
 
 void quire__leaves_move(quire__leaves *leaves, uint32_t block, uint32_t queue)
@@ -105,8 +190,9 @@ void quire__leaves_move(quire__leaves *leaves, uint32_t block, uint32_t queue)
     leaves->members[own->queue]--;
     leaves->members[queue]++;
     own->queue = (uint8_t)queue;
+    own->place = quire__leaves_places(leaves, 1);
     if (listed)
-        add(leaves, block, true);
+        add(leaves, block);
 }
 
 static void leave(quire__leaves *leaves, uint32_t block)
@@ -133,17 +219,7 @@ void quire__leaves_drop(quire__leaves *leaves, uint32_t block)
     if (parent != QUIRE_NO_BLOCK &&
         (leaves->leaf[parent].flags & (QUIRE__LEAF_IN | QUIRE__LEAF_LISTED)) == QUIRE__LEAF_IN &&
         leaves->tree.children(leaves->tree.self, parent) == 1)
-        add(leaves, parent, false);
-}
-
-uint32_t quire__leaves_oldest(const quire__leaves *leaves, uint32_t queue)
-{
-    uint32_t first = leaves->oldest[queue], block = first;
-    for (int tries = 0; block != QUIRE_NO_BLOCK && tries < BUSY_TRIES; tries++, block = leaves->leaf[block].newer) {
-        if (!leaves->tree.busy(leaves->tree.self, block))
-            return block;
-    }
-    return first;
+        add(leaves, parent);
 }
 
 void quire__leaves_each(const quire__leaves *leaves, void (*fn)(void *arg, uint32_t block), void *arg)
