@@ -13,9 +13,6 @@ extern "C" {
 #include "support/testing.h"
 }
 #include "support/kernel_problem.h"
-
-static const quire_dtype kCacheTypes[] = {QUIRE_DTYPE_F32, QUIRE_DTYPE_F16, QUIRE_DTYPE_BF16,
-                                          QUIRE_DTYPE_FP8_E4M3};
 static const quire_dtype kFormats[] = {QUIRE_DTYPE_F32,      QUIRE_DTYPE_F16,  QUIRE_DTYPE_BF16, QUIRE_DTYPE_FP8_E4M3,
                                        QUIRE_DTYPE_FP8_E5M2, QUIRE_DTYPE_INT8, QUIRE_DTYPE_INT4};
 static const quire_dtype kTensorTypes[] = {QUIRE_DTYPE_F32, QUIRE_DTYPE_F16, QUIRE_DTYPE_BF16};
