@@ -1,5 +1,6 @@
 /* quire-infer: serves a GGUF model over a Quire cache, from the command line, a chat, or a file of requests. */
 #include "beams.h"
+#include "handoff.h"
 #include "json_write.h"
 #include "perplexity.h"
 #include "requests.h"
@@ -20,9 +21,12 @@ typedef struct arguments {
     const char *prompt, *requests, *perplexity;
     bool chat, json;
     uint32_t draft, beams; /* 0: the engine answers */
+    const char *prefill_to, *decode_from; /* addresses */
+    uint64_t link_seconds;
+    handoff handoff; /* of these */
 } arguments;
 
-enum { MOST_DRAFT = 64 };
+enum { MOST_DRAFT = 64, LINK_SECONDS = 30 };
 
 static const char help[] =
     "Usage: quire-infer --model FILE.gguf (--prompt TEXT | --chat | --requests FILE.jsonl |\n"
@@ -47,6 +51,11 @@ static const char help[] =
     "  --speculate N       with --prompt: drafts of up to N tokens by prompt lookup, checked by the model in one step;\n"
     "                      the answer is that of temperature 0\n"
     "  --beams N           with --prompt: the N likeliest answers that a beam search finds\n"
+    "\n"
+    "Two processes (docs/peers.md): both are given the same prompt or requests; ADDRESS is unix:PATH or HOST:PORT\n"
+    "  --decode-from ADDRESS  wait there for the prompts' KV, then answer; what does not come is computed here\n"
+    "  --prefill-to ADDRESS   compute the prompts, send their KV there, answer nothing\n"
+    "  --link-timeout N    seconds for the other side to come, and for each transfer (default 30)\n"
     "\n"
     "Where and how\n"
     "  --device NAME       host, cuda:N or auto (default: QUIRE_DEVICE, auto)\n"
@@ -119,6 +128,9 @@ static int take_option(arguments *a, int option, const char *name, const char *v
         status = parse_whole(name, value, 1, BEAMS_MOST, &whole, error);
         a->beams = (uint32_t)whole;
         break;
+    case 'F': a->prefill_to = value; break;
+    case 'f': a->decode_from = value; break;
+    case 'l': status = parse_whole(name, value, 1, 86400, &a->link_seconds, error); break;
     default: status = infer_fail(error, "see quire-infer --help"); break; /* getopt has said what is wrong */
     }
     return status;
@@ -136,6 +148,8 @@ static int parse_arguments(int argc, char **argv, arguments *a, infer_error *err
         { "context", required_argument, NULL, 'C' },     { "help", no_argument, NULL, 'h' },
         { "version", no_argument, NULL, 'v' },           { "perplexity", required_argument, NULL, 'x' },
         { "speculate", required_argument, NULL, 'S' },   { "beams", required_argument, NULL, 'b' },
+        { "prefill-to", required_argument, NULL, 'F' },  { "decode-from", required_argument, NULL, 'f' },
+        { "link-timeout", required_argument, NULL, 'l' },
         { NULL, 0, NULL, 0 },
     };
     int option, index;
@@ -158,6 +172,10 @@ static int parse_arguments(int argc, char **argv, arguments *a, infer_error *err
                                    a->request.sampling.temperature > 0.0f))
         return infer_fail(error, "--speculate and --beams go with --prompt, one of them, and not with --n or "
                           "--temperature");
+    if ((a->prefill_to || a->decode_from) &&
+        ((a->prefill_to && a->decode_from) || a->draft || a->beams || a->perplexity || (a->chat && !a->prompt)))
+        return infer_fail(error, "--prefill-to and --decode-from go with --prompt or --requests, one of them, and not with "
+                          "--speculate or --beams");
     if (a->requests && !requests_supported())
         return infer_fail(error, "--requests needs cJSON (Debian: libcjson-dev), which this build lacks");
     return 0;
@@ -356,12 +374,43 @@ static int run_beams(session *s, const arguments *a, const token_list *tokens, i
 
 /* ---- the ways to run --------------------------------------------------------------------------------------- */
 
-static int run_one(session *s, const arguments *a, token_list *tokens, infer_error *error)
+/* The sequences that the other process computes. Without them everything is computed here. */
+static void take_prompts(arguments *a, uint32_t count)
+{
+    infer_error error;
+    uint32_t taken = 0;
+    while (taken < count && a->handoff.peer && !handoff_receive(&a->handoff, &error)) taken++;
+    if (a->handoff.peer && taken < count)
+        fprintf(stderr, "quire-infer: %s; of %" PRIu32 " prompts %" PRIu32 " came, the rest is computed here\n", error.text,
+                count, taken);
+}
+
+static int open_handoff(session *s, arguments *a, infer_error *error)
+{
+    const char *address = a->prefill_to ? a->prefill_to : a->decode_from;
+    if (!address) return 0;
+    int status = handoff_meet(&a->handoff, s->cache, s->model, address, a->decode_from != NULL, a->link_seconds * 1000000,
+                              error);
+    if (!status || a->prefill_to) return status;
+    fprintf(stderr, "quire-infer: %s; everything is computed here\n", error->text);
+    return 0;
+}
+
+static void report_sent(const arguments *a)
+{
+    if (a->prefill_to)
+        fprintf(stderr, "%zu prompts of %zu tokens; the other side had %zu of them, %zu bytes were sent\n",
+                a->handoff.sequences, a->handoff.tokens, a->handoff.cached, a->handoff.bytes);
+}
+
+static int run_one(session *s, arguments *a, token_list *tokens, infer_error *error)
 {
     engine_request request = a->request;
     uint32_t number;
     request.tokens = tokens->ids;
     request.count = tokens->count;
+    if (a->prefill_to) return handoff_send(&a->handoff, &request, error);
+    if (a->decode_from) take_prompts(a, 1);
     if (engine_submit(s->engine, &request, &number, error) || engine_run(s->engine, error)) return -1;
     engine_result r = engine_result_of(s->engine, number);
     if (r.error) return infer_fail(error, "%s", r.error);
@@ -373,7 +422,7 @@ static int run_one(session *s, const arguments *a, token_list *tokens, infer_err
     return 0;
 }
 
-static int run_prompt(session *s, const arguments *a, infer_error *error)
+static int run_prompt(session *s, arguments *a, infer_error *error)
 {
     token_list tokens = { 0 };
     chat_message message = { .role = "user", .content = a->prompt };
@@ -387,7 +436,7 @@ static int run_prompt(session *s, const arguments *a, infer_error *error)
     return status;
 }
 
-static int chat_turn(session *s, const arguments *a, conversation *c, const char *line, infer_error *error)
+static int chat_turn(session *s, arguments *a, conversation *c, const char *line, infer_error *error)
 {
     if (conversation_say(c, "user", line, error) || run_one(s, a, &c->tokens, error)) return -1;
     engine_output output = engine_output_of(s->engine, 0, 0);
@@ -396,7 +445,7 @@ static int chat_turn(session *s, const arguments *a, conversation *c, const char
     return status;
 }
 
-static int run_chat(session *s, const arguments *a, infer_error *error)
+static int run_chat(session *s, arguments *a, infer_error *error)
 {
     conversation c;
     char *line = NULL;
@@ -426,7 +475,7 @@ static int run_chat(session *s, const arguments *a, infer_error *error)
 
 /* Submits every good line; a bad one is reported with its number and the others go on. lines[number] is where request
  * `number` stands. */
-static int submit_lines(session *s, const arguments *a, FILE *file, unsigned long **lines, uint32_t *count,
+static int submit_lines(session *s, arguments *a, FILE *file, unsigned long **lines, uint32_t *count,
                         unsigned long *bad, infer_error *failure)
 {
     char *line = NULL;
@@ -440,10 +489,11 @@ static int submit_lines(session *s, const arguments *a, FILE *file, unsigned lon
         if (strspn(line, " \t\r\n") == (size_t)length) continue;
         if (requests_parse(line, (size_t)length, s->tokenizer, s->has_chat ? &s->chat : NULL, &a->request, &tokens,
                            &request, &error) ||
-            engine_submit(s->engine, &request, &number, &error)) {
+            (a->prefill_to ? handoff_send(&a->handoff, &request, &error)
+                           : engine_submit(s->engine, &request, &number, &error))) {
             fprintf(stderr, "quire-infer: %s:%lu: %s\n", a->requests, at, error.text);
             ++*bad;
-        } else {
+        } else if (!a->prefill_to) {
             unsigned long *more = realloc(*lines, (number + 1) * sizeof *more);
             if (!more) return infer_fail(failure, "no memory for the requests of %s", a->requests);
             *lines = more;
@@ -456,7 +506,7 @@ static int submit_lines(session *s, const arguments *a, FILE *file, unsigned lon
     return 0;
 }
 
-static int run_requests(session *s, const arguments *a, infer_error *error)
+static int run_requests(session *s, arguments *a, infer_error *error)
 {
     unsigned long *lines = NULL, bad = 0;
     uint32_t count = 0;
@@ -465,6 +515,7 @@ static int run_requests(session *s, const arguments *a, infer_error *error)
     if (!file) return infer_fail(error, "cannot read %s: %s", a->requests, strerror(errno));
     int status = submit_lines(s, a, file, &lines, &count, &bad, error);
     if (!from_stdin) fclose(file);
+    if (!status && a->decode_from) take_prompts(a, count);
     if (!status) status = engine_run(s->engine, error);
     for (uint32_t i = 0; !status && i < count; i++) {
         engine_result r = engine_result_of(s->engine, i);
@@ -475,7 +526,7 @@ static int run_requests(session *s, const arguments *a, infer_error *error)
         if (a->json) write_json_result(s, i, lines[i]);
         else if (!r.error) write_text_result(s, i, lines[i]);
     }
-    if (a->json && !status) write_json_statistics(s);
+    if (a->json && !status && !a->prefill_to) write_json_statistics(s);
     free(lines);
     if (!status && bad) return infer_fail(error, "%lu of the requests in %s failed", bad, a->requests);
     return status;
@@ -509,7 +560,8 @@ int main(int argc, char **argv)
 {
     infer_error error = { "" };
     static session s;
-    arguments a = { .request = { .most_tokens = 256, .branches = 1, .sampling = { .top_p = 1.0f } } };
+    arguments a = { .link_seconds = LINK_SECONDS,
+                    .request = { .most_tokens = 256, .branches = 1, .sampling = { .top_p = 1.0f } } };
     session_defaults(&a.session);
     if (parse_arguments(argc, argv, &a, &error)) {
         fprintf(stderr, "quire-infer: %s\n", error.text);
@@ -522,12 +574,15 @@ int main(int argc, char **argv)
     int status = session_open(&s, &a.session, &error);
     if (!status && a.chat && !s.has_chat)
         status = infer_fail(&error, "the model has no chat template that this example knows; use --prompt alone");
+    if (!status) status = open_handoff(&s, &a, &error);
     if (!status)
         status = a.requests     ? run_requests(&s, &a, &error)
                  : a.perplexity ? run_perplexity(&s, &a, &error)
                  : a.prompt     ? run_prompt(&s, &a, &error)
                             : run_chat(&s, &a, &error);
     if (status) fprintf(stderr, "quire-infer: %s\n", error.text);
+    else report_sent(&a);
+    handoff_close(&a.handoff);
     session_close(&s);
     return status ? 1 : 0;
 }
