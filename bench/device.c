@@ -7,6 +7,7 @@
 #include "device_convert.h"
 #include "device_copy.h"
 #include "device_latent.h"
+#include "device_open.h"
 #include "device_pack.h"
 #include "device_prefill.h"
 #include "device_shared.h"
@@ -23,6 +24,7 @@ static const struct part {
     {"copy", bench_device_copy},
     {"convert", bench_device_convert},
     {"pack", bench_device_pack},
+    {"open", bench_device_open},
     {"tiers", bench_device_tiers},
 };
 
@@ -48,7 +50,7 @@ static void check_parts(const char *only)
                      strncmp(at, parts[i].name, strlen(parts[i].name)) == 0;
         if (!known)
             bench_die("--only has no part '%.*s'; the parts are attend, prefill, shared, latent, copy, convert, "
-                      "pack and tiers",
+                      "pack, open and tiers",
                       (int)strcspn(at, ","), at);
     }
 }

@@ -156,6 +156,7 @@ static void cache_open(race *race)
     options.device_bytes = (uint64_t)(race->blocks + 1) * bed->block_bytes;
     options.host_bytes = (uint64_t)PROMPTS * race->blocks * bed->block_bytes;
     options.offload = QUIRE_OFFLOAD_WRITE_THROUGH;
+    options.host_pin = QUIRE_HOST_PIN_OPEN;
     options.max_seq_tokens = 0;
     options.max_sequences = 2;
     options.max_step_tokens = race->blocks * options.block_tokens;

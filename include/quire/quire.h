@@ -26,8 +26,9 @@
  *           included; while it is open other threads open, match, fork, truncate, close and probe other sequences, and
  *           their begin is QUIRE_ESTATE. Open and close of the cache exclude every other call on it. A lent pointer is
  *           read before a call, of whatever thread, that ends its life. quire_cache_resize keeps the others waiting.
- *           Different caches are independent. The library starts threads only for the host device's kernels, and none
- *           when the caller supplies `parallel`, which it may call from several threads at the same time.
+ *           Different caches are independent. The library starts threads for the host device's kernels, but none when
+ *           the caller supplies `parallel`, which it may call from several threads at the same time; and one a cache
+ *           that pins a large host tier and then ends (host_pin: QUIRE_HOST_PIN_OPEN for none).
  *
  * ERRORS    Whatever can fail returns quire_status, writes its outputs last and only on success, and on failure has
  *           changed nothing. quire_error_text() says, for the calling thread, what was wrong and what would be right.
@@ -116,6 +117,12 @@ typedef enum quire_offload {
     QUIRE_OFFLOAD_WRITE_THROUGH = 1 /* a sealed block is copied to the host behind the step that sealed it */
 } quire_offload;
 
+/* Host memory that a GPU's copies reach must be pinned, which takes a second for some gigabytes. */
+typedef enum quire_host_pin {
+    QUIRE_HOST_PIN_BACKGROUND = 0, /* a first piece at open, the rest by a thread of the cache: the host tier grows meanwhile */
+    QUIRE_HOST_PIN_OPEN = 1        /* all of it at open */
+} quire_host_pin;
+
 typedef enum quire_log_level {
     QUIRE_LOG_OFF = 0,
     QUIRE_LOG_ERROR = 1,
@@ -187,6 +194,10 @@ typedef struct quire_options {
 
     const struct quire_policy *custom_policy; /* quire_backend.h; NULL: the library's own that `policy` names */
     uint32_t pin_blocks; /* most blocks of a tier that QUIRE_PRIORITY_PIN keeps from eviction; 0: none */
+
+    quire_host_pin host_pin;  /* with `trace` everything is pinned at open, so that a replay decides as the cache did */
+    uint64_t host_pin_bytes;  /* of the host tier, pinned at a time and all there is at first; rounded down to whole blocks, at
+                               * least one. What cannot be pinned in the background is done without, with a line in the log */
 } quire_options;
 
 /* Writes defaults, then the QUIRE_* variables over them. QUIRE_EINVAL: a variable is malformed or out of range; the

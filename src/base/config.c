@@ -27,6 +27,7 @@ static const char *const dtype_names[] = {"f32", "f16", "bf16", "fp8", "fp8_e5m2
 static const char *const policy_names[] = {"learned", "lru", "slru", "s3fifo", "lfu", "gdsf", "priority", NULL};
 static const char *const offload_names[] = {"none", "write-through", NULL};
 static const char *const checksum_names[] = {"off", "restore", NULL};
+static const char *const pin_names[] = {"background", "open", NULL};
 static const char *const log_names[] = {"off", "error", "warn", "info", "debug", NULL};
 
 #define PETA_BYTES ((uint64_t)1 << 50)
@@ -66,6 +67,11 @@ const quire__variable quire__variables[] = {
      "library"},
     {"QUIRE_CHECKSUM", QUIRE__VARIABLE_CHOICE, "restore", 0, 0, checksum_names, "",
      "`restore`: computed when a block reaches the host, verified before it returns.", "library"},
+    {"QUIRE_HOST_PIN", QUIRE__VARIABLE_CHOICE, "background", 0, 0, pin_names, "",
+     "`background`: the host tier's memory is pinned piece by piece while the cache serves already; `open`: all of it at open.",
+     "library"},
+    {"QUIRE_HOST_PIN_BYTES", QUIRE__VARIABLE_BYTES, "64M", 1, PETA_BYTES, NULL, "bytes",
+     "Host memory that is pinned at a time; the first piece at open.", "library"},
     {"QUIRE_RESTORE_PARTS", QUIRE__VARIABLE_COUNT, "1", 1, 8, NULL, "groups of layers",
      "Restores arrive in so many groups of layers, and a step may run as soon as the first is there; 1: it waits for all.",
      "library"},
@@ -156,6 +162,8 @@ static const field fields[] = {
     NUMBER("QUIRE_MOVE_TIMEOUT_MS", move_timeout_ms),
     NUMBER("QUIRE_HASH_KEY", hash_key),
     NUMBER("QUIRE_PIN_BLOCKS", pin_blocks),
+    NUMBER("QUIRE_HOST_PIN", host_pin),
+    NUMBER("QUIRE_HOST_PIN_BYTES", host_pin_bytes),
     TEXT("QUIRE_TRACE", trace),
     NUMBER("QUIRE_TRACE_TOKENS", trace_tokens),
     NUMBER("QUIRE_LOG", log_level),

@@ -613,6 +613,20 @@ void quire__book_section_left(quire__book *book, uint32_t section, const quire__
     quire__book_check_quick(book);
 }
 
+/* ---- the host tier's size ------------------------------------------------------------------------------------ */
+
+void quire__book_host_limit(quire__book *book, uint32_t slots)
+{
+    quire__pool_host_limit(&book->pool, slots);
+    quire__book_check_quick(book);
+}
+
+void quire__book_host_grow(quire__book *book, uint32_t slots)
+{
+    quire__pool_host_grow(&book->pool, slots);
+    quire__book_check_quick(book);
+}
+
 /* ---- the whole ----------------------------------------------------------------------------------------------- */
 
 void quire__book_clear(quire__book *book)
@@ -649,7 +663,7 @@ void quire__book_stats(const quire__book *book, quire_stats *stats)
     stats->device_used = device[QUIRE__USED];
     stats->device_cached = device[QUIRE__CACHED];
     stats->device_moving = (uint64_t)device[QUIRE__EXPECTED] + device[QUIRE__LOOSE] + pool->orphans[QUIRE_TIER_DEVICE];
-    stats->host_total = pool->total[QUIRE_TIER_HOST];
+    stats->host_total = pool->total[QUIRE_TIER_HOST] - pool->missing[QUIRE_TIER_HOST];
     stats->host_free = pool->free_count[QUIRE_TIER_HOST];
     stats->host_cached = host[QUIRE__CACHED];
     stats->host_moving = (uint64_t)host[QUIRE__LOOSE] + pool->orphans[QUIRE_TIER_HOST];

@@ -127,6 +127,11 @@ quire_status quire__book_section_check(const quire__book *book, uint32_t count, 
 uint32_t quire__book_section_leave(quire__book *book, quire__plan *plan);
 void quire__book_section_left(quire__book *book, uint32_t section, const quire__plan *plan, bool ok);
 
+/* ---- a host tier whose memory comes bit by bit. All of it is there at open, unless told otherwise before the first
+ * sequence; from then on it only grows, and only by these calls, so that the same calls give the same decisions. */
+void quire__book_host_limit(quire__book *book, uint32_t slots);
+void quire__book_host_grow(quire__book *book, uint32_t slots);
+
 /* ---- the whole */
 void quire__book_clear(quire__book *book);
 /* Fills what the deciding half knows; the rest is left as it is. */

@@ -46,9 +46,9 @@ static quire_status check_slots(const quire__book *book, quire_tier tier)
     if (unowned != pool->free_count[tier] || orphans != pool->orphans[tier])
         return quire__fail(QUIRE_ECORRUPT, "%s slots: %u free and %u orphans, counted as %u and %u", tier_names[tier],
                            unowned, orphans, pool->free_count[tier], pool->orphans[tier]);
-    if (missing != (tier == QUIRE_TIER_DEVICE ? pool->missing : 0))
+    if (missing != pool->missing[tier])
         return quire__fail(QUIRE_ECORRUPT, "%s slots: %u have no memory, counted as %u", tier_names[tier], missing,
-                           pool->missing);
+                           pool->missing[tier]);
 
     clear_scratch(book);
     for (uint32_t i = 0; i < pool->free_count[tier]; i++) {

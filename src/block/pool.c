@@ -252,7 +252,7 @@ void quire__pool_slots_add(quire__pool *pool, uint32_t first, uint32_t count)
         QUIRE__ASSERT(pool->owner[QUIRE_TIER_DEVICE][slot] == QUIRE__MISSING);
         pool->owner[QUIRE_TIER_DEVICE][slot] = QUIRE__NONE;
     }
-    pool->missing -= count;
+    pool->missing[QUIRE_TIER_DEVICE] -= count;
     quire__pool_slots_show(pool, first, count);
 }
 
@@ -271,7 +271,7 @@ void quire__pool_slots_remove(quire__pool *pool, uint32_t first, uint32_t count)
         QUIRE__ASSERT(pool->owner[QUIRE_TIER_DEVICE][slot] == QUIRE__NONE);
         pool->owner[QUIRE_TIER_DEVICE][slot] = QUIRE__MISSING;
     }
-    pool->missing += count;
+    pool->missing[QUIRE_TIER_DEVICE] += count;
 }
 
 void quire__pool_relocate(quire__pool *pool, uint32_t node, uint32_t slot)
@@ -283,6 +283,34 @@ void quire__pool_relocate(quire__pool *pool, uint32_t node, uint32_t slot)
     pool->owner[QUIRE_TIER_DEVICE][record->slot[QUIRE_TIER_DEVICE]] = QUIRE__NONE;
     pool->owner[QUIRE_TIER_DEVICE][slot] = node;
     record->slot[QUIRE_TIER_DEVICE] = slot;
+}
+
+/* ---- a host tier that is not all there yet ------------------------------------------------------------------- */
+
+void quire__pool_host_limit(quire__pool *pool, uint32_t slots)
+{
+    uint32_t *stack = pool->free[QUIRE_TIER_HOST], total = pool->total[QUIRE_TIER_HOST];
+    QUIRE__ASSERT(slots <= total && pool->free_count[QUIRE_TIER_HOST] == total);
+    for (uint32_t i = 0; i < slots; i++)
+        stack[i] = slots - 1 - i;
+    for (uint32_t slot = slots; slot < total; slot++)
+        pool->owner[QUIRE_TIER_HOST][slot] = QUIRE__MISSING;
+    pool->free_count[QUIRE_TIER_HOST] = slots;
+    pool->missing[QUIRE_TIER_HOST] = total - slots;
+}
+
+void quire__pool_host_grow(quire__pool *pool, uint32_t slots)
+{
+    uint32_t *stack = pool->free[QUIRE_TIER_HOST], first = pool->total[QUIRE_TIER_HOST] - pool->missing[QUIRE_TIER_HOST];
+    QUIRE__ASSERT(slots >= first && slots <= pool->total[QUIRE_TIER_HOST]);
+    uint32_t count = slots - first;
+    memmove(stack + count, stack, pool->free_count[QUIRE_TIER_HOST] * sizeof *stack);
+    for (uint32_t i = 0; i < count; i++) {
+        stack[i] = slots - 1 - i;
+        pool->owner[QUIRE_TIER_HOST][slots - 1 - i] = QUIRE__NONE;
+    }
+    pool->free_count[QUIRE_TIER_HOST] += count;
+    pool->missing[QUIRE_TIER_HOST] -= count;
 }
 
 bool quire__pool_in_flight(const quire__node *node, quire_tier tier)
@@ -319,8 +347,7 @@ void quire__pool_account(quire__pool *pool, uint32_t node)
 bool quire__pool_balanced(const quire__pool *pool)
 {
     for (int tier = 0; tier < QUIRE__TIERS; tier++) {
-        uint64_t sum = (uint64_t)pool->free_count[tier] + pool->orphans[tier] +
-                       (tier == QUIRE_TIER_DEVICE ? pool->missing : 0);
+        uint64_t sum = (uint64_t)pool->free_count[tier] + pool->orphans[tier] + pool->missing[tier];
         for (int s = QUIRE__NOWHERE + 1; s < QUIRE__STANDINGS; s++)
             sum += pool->standing[tier][s];
         if (sum != pool->total[tier])

@@ -71,14 +71,14 @@ typedef struct quire__pool {
     uint32_t *free[QUIRE__TIERS];  /* stack */
     uint32_t free_count[QUIRE__TIERS];
     uint32_t orphans[QUIRE__TIERS];
-    uint32_t missing; /* device slots without memory */
+    uint32_t missing[QUIRE__TIERS]; /* slots without memory */
     uint32_t standing[QUIRE__TIERS][QUIRE__STANDINGS];
     uint64_t departures; /* rises when a node loses or changes a slot, or leaves the tree: what was read before may be old */
     uint64_t *ticket; /* of a device slot: the last step that may touch it, as of its release */
 } quire__pool;
 
 #define QUIRE__ORPHAN (UINT32_MAX - 1)  /* owner of a slot whose node is gone and whose move is still in flight */
-#define QUIRE__MISSING (UINT32_MAX - 2) /* owner of a device slot that has no memory now (section.c) */
+#define QUIRE__MISSING (UINT32_MAX - 2) /* owner of a slot that has no memory now (section.c), or not yet (the host's) */
 
 quire_status quire__pool_open(quire__pool *pool, const quire__allocator *allocator, uint32_t block_tokens,
                               uint32_t device_slots, uint32_t host_slots);
@@ -117,10 +117,15 @@ void quire__pool_slots_show(quire__pool *pool, uint32_t first, uint32_t count);
 void quire__pool_slots_remove(quire__pool *pool, uint32_t first, uint32_t count);
 /* Gives the node another device slot, taken before, for its own, which is owned by nobody then and in no stack. */
 void quire__pool_relocate(quire__pool *pool, uint32_t node, uint32_t slot);
+/* Before anything is cached: host slots from `slots` on have no memory yet. */
+void quire__pool_host_limit(quire__pool *pool, uint32_t slots);
+/* The first `slots` host slots have memory now. The new ones are given out after those that are free already, as if they
+ * had been there from the start. */
+void quire__pool_host_grow(quire__pool *pool, uint32_t slots);
 /* Device slots that have memory. */
 static inline uint32_t quire__pool_present(const quire__pool *pool)
 {
-    return pool->total[QUIRE_TIER_DEVICE] - pool->missing;
+    return pool->total[QUIRE_TIER_DEVICE] - pool->missing[QUIRE_TIER_DEVICE];
 }
 /* free + every standing + orphans + missing = total, in both tiers. */
 bool quire__pool_balanced(const quire__pool *pool);

@@ -214,11 +214,16 @@ static quire_status open_mover(quire_cache *cache)
                                   .part_bytes = layers_a_part(cache) * (size_t)cache->layout.layer_stride,
                                   .device_slots = cache->device_slots,
                                   .host_slots = cache->host_slots,
+                                  .pin_bytes = (size_t)cache->options.host_pin_bytes,
+                                  .pin_background = cache->options.host_pin == QUIRE_HOST_PIN_BACKGROUND,
                                   .verify = cache->options.checksum == QUIRE_CHECKSUM_RESTORE,
                                   .timeout_us = (uint64_t)cache->options.move_timeout_ms * 1000};
 
     cache->part_layers = layers_a_part(cache);
-    return quire__mover_open(&cache->mover, &config);
+    QUIRE__TRY(quire__mover_open(&cache->mover, &config));
+    cache->host_ready = quire__host_tier_ready(quire__mover_host_tier(cache->mover));
+    quire__book_host_limit(cache->book, cache->host_ready);
+    return QUIRE_OK;
 }
 
 static quire_status open_record(quire_cache *cache)
@@ -244,6 +249,7 @@ static quire_status open_record(quire_cache *cache)
         return QUIRE_OK;
     QUIRE__TRY(quire__record_open(&cache->record, &config));
     cache->options.trace = quire__record_path(cache->record);
+    cache->options.host_pin = QUIRE_HOST_PIN_OPEN; /* a recording has no word for a tier that grows */
     return QUIRE_OK;
 }
 
@@ -395,9 +401,23 @@ void quire__cache_lock(quire_cache *cache)
     quire__lock_write(&cache->lock);
 }
 
+static void tell_host_is_short(const quire_cache *cache)
+{
+    const quire__log log = {cache->options.log_level, cache->options.log, cache->options.log_user};
+    const quire__host_tier *tier = quire__mover_host_tier(cache->mover);
+
+    quire__log_line(&log, QUIRE_LOG_WARN, "the host tier stays at %u of %u blocks: %s", quire__host_tier_ready(tier),
+                    cache->host_slots, quire__host_tier_fault(tier));
+}
+
 void quire__cache_unlock(quire_cache *cache)
 {
+    bool tell = cache->host_tell;
+
+    cache->host_tell = false;
     quire__lock_written(&cache->lock);
+    if (tell) /* the caller's function may call the cache */
+        tell_host_is_short(cache);
 }
 
 /* ---- moves ------------------------------------------------------------------------------------------------- */
@@ -412,8 +432,24 @@ static void take_in_one(void *arg, const quire__move *move, quire__outcome outco
         quire__book_complete(cache->book, move, outcome == QUIRE__MOVE_DONE);
 }
 
+/* The host tier's memory is being pinned: what there is more of now, or why there will be none. */
+static void take_in_host(quire_cache *cache)
+{
+    const quire__host_tier *tier = quire__mover_host_tier(cache->mover);
+    const char *fault = quire__host_tier_fault(tier); /* first: what was pinned before it counts */
+    uint32_t ready = quire__host_tier_ready(tier);
+
+    if (ready > cache->host_ready)
+        quire__book_host_grow(cache->book, ready);
+    cache->host_ready = ready;
+    if (fault != NULL && !cache->host_short)
+        cache->host_short = cache->host_tell = true;
+}
+
 void quire__cache_take_in(quire_cache *cache)
 {
+    if (cache->host_ready < cache->host_slots)
+        take_in_host(cache);
     quire__mover_poll(cache->mover, take_in_one, cache);
 }
 

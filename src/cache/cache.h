@@ -74,7 +74,9 @@ struct quire_cache {
     char device_name[32], policy_name[32];
     quire__allocator allocator;
     quire__layout layout;
-    uint32_t device_slots, host_slots; /* device_slots: with those that have no memory now */
+    uint32_t device_slots, host_slots; /* both with those that have no memory now */
+    uint32_t host_ready; /* host slots that the book has been told of */
+    bool host_short, host_tell; /* there will be no more of them; the log is to be told so, without the lock */
 
     uint32_t sections, section_slots; /* of an arena that changes its size (resize.c); 0: it does not */
     size_t section_bytes;

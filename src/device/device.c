@@ -121,53 +121,6 @@ bool quire__device_is_cuda(const quire__device *device)
     return strcmp(device->ops->name, "cuda") == 0;
 }
 
-/* ---- memory -------------------------------------------------------------------------------------------------- */
-
-quire_status quire__device_memory_limit(quire__device *device, quire__memory kind, uint64_t *bytes)
-{
-    return device->ops->memory_limit(device, kind, bytes);
-}
-
-quire_status quire__device_alloc(quire__device *device, quire__memory kind, size_t bytes, void **memory)
-{
-    return device->ops->alloc(device, kind, bytes != 0 ? bytes : 1, memory);
-}
-
-void quire__device_free(quire__device *device, quire__memory kind, void *memory)
-{
-    if (memory != NULL)
-        device->ops->free(device, kind, memory);
-}
-
-size_t quire__device_granule(const quire__device *device)
-{
-    return device->ops->granule;
-}
-
-quire_status quire__device_reserve(quire__device *device, size_t bytes, void **memory)
-{
-    QUIRE__ASSERT(bytes > 0 && bytes % device->ops->granule == 0);
-    return device->ops->reserve(device, bytes, memory);
-}
-
-void quire__device_release(quire__device *device, void *memory, size_t bytes)
-{
-    if (memory != NULL)
-        device->ops->release(device, memory, bytes);
-}
-
-quire_status quire__device_map(quire__device *device, void *memory, size_t bytes)
-{
-    QUIRE__ASSERT(bytes > 0 && bytes % device->ops->granule == 0);
-    return device->ops->map(device, memory, bytes);
-}
-
-quire_status quire__device_unmap(quire__device *device, void *memory, size_t bytes)
-{
-    QUIRE__ASSERT(bytes > 0 && bytes % device->ops->granule == 0);
-    return device->ops->unmap(device, memory, bytes);
-}
-
 /* ---- one at a time ------------------------------------------------------------------------------------------- */
 
 static void enter(quire__device *device)
@@ -180,6 +133,101 @@ static void leave(quire__device *device)
 {
     if (device->ops->capabilities & QUIRE__DEVICE_SERIAL)
         pthread_mutex_unlock(&device->serial);
+}
+
+/* ---- memory -------------------------------------------------------------------------------------------------- */
+
+quire_status quire__device_memory_limit(quire__device *device, quire__memory kind, uint64_t *bytes)
+{
+    return device->ops->memory_limit(device, kind, bytes);
+}
+
+quire_status quire__device_alloc(quire__device *device, quire__memory kind, size_t bytes, void **memory)
+{
+    enter(device);
+    quire_status status = device->ops->alloc(device, kind, bytes != 0 ? bytes : 1, memory);
+    leave(device);
+    return status;
+}
+
+void quire__device_free(quire__device *device, quire__memory kind, void *memory)
+{
+    if (memory == NULL)
+        return;
+    enter(device);
+    device->ops->free(device, kind, memory);
+    leave(device);
+}
+
+size_t quire__device_granule(const quire__device *device)
+{
+    return device->ops->granule;
+}
+
+quire_status quire__device_reserve(quire__device *device, size_t bytes, void **memory)
+{
+    QUIRE__ASSERT(bytes > 0 && bytes % device->ops->granule == 0);
+    enter(device);
+    quire_status status = device->ops->reserve(device, bytes, memory);
+    leave(device);
+    return status;
+}
+
+void quire__device_release(quire__device *device, void *memory, size_t bytes)
+{
+    if (memory == NULL)
+        return;
+    enter(device);
+    device->ops->release(device, memory, bytes);
+    leave(device);
+}
+
+quire_status quire__device_map(quire__device *device, void *memory, size_t bytes)
+{
+    QUIRE__ASSERT(bytes > 0 && bytes % device->ops->granule == 0);
+    enter(device);
+    quire_status status = device->ops->map(device, memory, bytes);
+    leave(device);
+    return status;
+}
+
+quire_status quire__device_unmap(quire__device *device, void *memory, size_t bytes)
+{
+    QUIRE__ASSERT(bytes > 0 && bytes % device->ops->granule == 0);
+    enter(device);
+    quire_status status = device->ops->unmap(device, memory, bytes);
+    leave(device);
+    return status;
+}
+
+quire_status quire__device_pool_open(quire__device *device, size_t bytes, void **memory)
+{
+    enter(device);
+    quire_status status = device->ops->pool_open(device, bytes, memory);
+    leave(device);
+    return status;
+}
+
+void quire__device_pool_close(quire__device *device, void *memory)
+{
+    if (memory == NULL)
+        return;
+    enter(device);
+    device->ops->pool_close(device, memory);
+    leave(device);
+}
+
+quire_status quire__device_pool_pin(quire__device *device, void *memory, size_t bytes)
+{
+    QUIRE__ASSERT(bytes > 0 && (uintptr_t)memory % QUIRE__POOL_ALIGNMENT == 0);
+    return device->ops->pool_pin(device, memory, bytes);
+}
+
+void quire__device_pool_unpin(quire__device *device, void *memory, size_t bytes)
+{
+    enter(device);
+    device->ops->pool_unpin(device, memory, bytes);
+    leave(device);
 }
 
 /* ---- streams and events -------------------------------------------------------------------------------------- */

@@ -35,7 +35,7 @@ typedef struct quire__copy {
 enum {
     QUIRE__DEVICE_CPU_VISIBLE = 1u, /* the CPU may read device memory once an event says that it is written */
     QUIRE__DEVICE_IMMEDIATE = 2u,   /* every operation is complete when its call returns */
-    QUIRE__DEVICE_SERIAL = 4u       /* its slots take one thread at a time: the wrappers see to it */
+    QUIRE__DEVICE_SERIAL = 4u       /* its slots take one thread at a time: the wrappers see to it, but for pool_pin */
 };
 
 typedef struct quire__device_config {
@@ -60,6 +60,10 @@ typedef struct quire__device_ops {
     void (*release)(quire__device *device, void *memory, size_t bytes);
     quire_status (*map)(quire__device *device, void *memory, size_t bytes);
     quire_status (*unmap)(quire__device *device, void *memory, size_t bytes);
+    quire_status (*pool_open)(quire__device *device, size_t bytes, void **memory);
+    void (*pool_close)(quire__device *device, void *memory);
+    quire_status (*pool_pin)(quire__device *device, void *memory, size_t bytes);
+    void (*pool_unpin)(quire__device *device, void *memory, size_t bytes);
     quire_status (*stream_open)(quire__device *device, quire__stream **stream);
     void (*stream_close)(quire__device *device, quire__stream *stream);
     quire_status (*stream_synchronize)(quire__device *device, quire__stream *stream);
@@ -97,6 +101,18 @@ quire_status quire__device_map(quire__device *device, void *memory, size_t bytes
 /* Gives the memory of [memory, memory + bytes) back: one range as quire__device_map was given it. Nothing enqueued may
  * touch it any more; nobody waits here. */
 quire_status quire__device_unmap(quire__device *device, void *memory, size_t bytes);
+
+/* Host memory that becomes QUIRE__MEMORY_PINNED piece by piece, since pinning all of a large one takes seconds. Addresses
+ * first, 2 MiB aligned, with nothing behind them. QUIRE_ENOMEM. */
+quire_status quire__device_pool_open(quire__device *device, size_t bytes, void **memory);
+/* Nothing in it may be pinned any more. NULL is allowed. */
+void quire__device_pool_close(quire__device *device, void *memory);
+enum { QUIRE__POOL_ALIGNMENT = 4096 }; /* of what is pinned */
+/* Memory, pinned, behind [memory, memory + bytes), where there is none. From any thread, while others use the device. A copy
+ * lies within one such range. QUIRE_ENOMEM. */
+quire_status quire__device_pool_pin(quire__device *device, void *memory, size_t bytes);
+/* One range as quire__device_pool_pin was given it. Nothing enqueued may touch it any more. */
+void quire__device_pool_unpin(quire__device *device, void *memory, size_t bytes);
 
 quire_status quire__device_stream_open(quire__device *device, quire__stream **stream);
 void quire__device_stream_close(quire__device *device, quire__stream *stream);

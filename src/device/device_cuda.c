@@ -21,7 +21,10 @@
 #include "device/device_base.h"
 #include "device/device_host.h"
 
-enum { BATCH_MOST = 256 }; /* copies of one cudaMemcpyBatchAsync: their arrays are on the stack */
+enum {
+    BATCH_MOST = 256, /* copies of one cudaMemcpyBatchAsync: their arrays are on the stack */
+    HUGE_BYTES = 2 * 1024 * 1024
+};
 
 typedef struct cuda_device {
     quire__device base;
@@ -167,6 +170,41 @@ static quire_status cuda_unmap(quire__device *device, void *memory, size_t bytes
     status = quire__cuda_range_unmap(cuda->ordinal, memory, bytes);
     cuda_leave(before);
     return status;
+}
+
+static quire_status cuda_pool_open(quire__device *device, size_t bytes, void **memory)
+{
+    (void)device;
+    return quire__host_memory_alloc(bytes < HUGE_BYTES ? HUGE_BYTES : bytes, memory);
+}
+
+static void cuda_pool_close(quire__device *device, void *memory)
+{
+    (void)device;
+    free(memory);
+}
+
+/* Pages are taken first, huge ones where the machine gives them: the driver would take them one by one. */
+static quire_status cuda_pool_pin(quire__device *device, void *memory, size_t bytes)
+{
+    cuda_device *cuda = (cuda_device *)device;
+    cudaError_t error;
+    int before;
+    QUIRE__TRY(quire__host_memory_populate(memory, bytes));
+    QUIRE__TRY(cuda_enter(cuda, &before));
+    error = cudaHostRegister(memory, bytes, cudaHostRegisterPortable);
+    cuda_leave(before);
+    return cuda_status(cuda, error, "cudaHostRegister");
+}
+
+static void cuda_pool_unpin(quire__device *device, void *memory, size_t bytes)
+{
+    int before;
+    (void)bytes;
+    if (cuda_enter((cuda_device *)device, &before) != QUIRE_OK)
+        return;
+    (void)cudaHostUnregister(memory);
+    cuda_leave(before);
 }
 
 /* ---- streams and events -------------------------------------------------------------------------------------- */
@@ -434,6 +472,10 @@ static const quire__device_ops cuda_ops = {
     .release = cuda_release,
     .map = cuda_map,
     .unmap = cuda_unmap,
+    .pool_open = cuda_pool_open,
+    .pool_close = cuda_pool_close,
+    .pool_pin = cuda_pool_pin,
+    .pool_unpin = cuda_pool_unpin,
     .stream_open = cuda_stream_open,
     .stream_close = cuda_stream_close,
     .stream_synchronize = cuda_stream_synchronize,

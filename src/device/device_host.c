@@ -4,6 +4,7 @@
 #define _GNU_SOURCE 1
 #include "device/device_host.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,6 +116,20 @@ quire_status quire__host_memory_alloc(size_t bytes, void **memory)
     return QUIRE_OK;
 }
 
+quire_status quire__host_memory_populate(void *memory, size_t bytes)
+{
+#ifdef MADV_POPULATE_WRITE
+    unsigned char *first = (unsigned char *)((uintptr_t)memory & ~(uintptr_t)4095);
+    if (madvise(first, (size_t)((unsigned char *)memory + bytes - first), MADV_POPULATE_WRITE) == 0)
+        return QUIRE_OK;
+    if (errno != EINVAL) /* a kernel before 5.14 does not know the advice */
+        return quire__fail(QUIRE_ENOMEM, "no memory for %zu bytes: %s", bytes, strerror(errno));
+#endif
+    for (size_t at = 0; at < bytes; at += 4096)
+        ((volatile unsigned char *)memory)[at] = 0;
+    return QUIRE_OK;
+}
+
 /* ---- the table ----------------------------------------------------------------------------------------------- */
 
 static void host_close(quire__device *device)
@@ -184,6 +199,30 @@ static quire_status host_unmap(quire__device *device, void *memory, size_t bytes
     if (mmap(memory, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
         return quire__fail(QUIRE_EDEVICE, "%zu bytes could not be given back", bytes);
     return QUIRE_OK;
+}
+
+static quire_status host_pool_open(quire__device *device, size_t bytes, void **memory)
+{
+    (void)device;
+    return quire__host_memory_alloc(bytes < HUGE_BYTES ? HUGE_BYTES : bytes, memory);
+}
+
+static void host_pool_close(quire__device *device, void *memory)
+{
+    (void)device;
+    free(memory);
+}
+
+/* No copy needs it pinned here, but what is there already is not faulted in by the first offloads. */
+static quire_status host_pool_pin(quire__device *device, void *memory, size_t bytes)
+{
+    (void)device;
+    return quire__host_memory_populate(memory, bytes);
+}
+
+static void host_pool_unpin(quire__device *device, void *memory, size_t bytes)
+{
+    (void)device, (void)memory, (void)bytes;
 }
 
 static quire_status host_stream_open(quire__device *device, quire__stream **stream)
@@ -271,6 +310,10 @@ static const quire__device_ops host_ops = {
     .release = host_release,
     .map = host_map,
     .unmap = host_unmap,
+    .pool_open = host_pool_open,
+    .pool_close = host_pool_close,
+    .pool_pin = host_pool_pin,
+    .pool_unpin = host_pool_unpin,
     .stream_open = host_stream_open,
     .stream_close = host_stream_close,
     .stream_synchronize = host_stream_synchronize,

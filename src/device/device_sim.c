@@ -28,6 +28,7 @@
 #include "device/device_sim.h"
 
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +45,7 @@
 enum {
     POISON = 0xff,
     GRANULE = 256, /* small, so that small tests can map and unmap */
+    HUGE_BYTES = 2 * 1024 * 1024,
     QUEUE_MOST = 1024,   /* operations of a stream; a full queue makes its caller wait, as on a GPU */
     QUERIES_MOST = 32,   /* of one point before it is forced */
     PIECES_MOST = 4,     /* of one copy */
@@ -310,22 +312,31 @@ static quire_status sim_memory_limit(quire__device *device, quire__memory kind, 
     return QUIRE_OK;
 }
 
-static quire_status sim_alloc(quire__device *device, quire__memory kind, size_t bytes, void **memory)
+/* With a granule none of it is mapped yet. */
+static quire_status sim_take(sim_device *sim, size_t bytes, size_t granule, bool pinned, void **memory)
 {
-    sim_device *sim = (sim_device *)device;
     void *made;
     quire__sim_memory *entry;
     QUIRE__TRY(quire__host_memory_alloc(bytes, &made));
     entry = calloc(1, sizeof *entry);
-    if (entry == NULL) {
+    bool *mapped = granule == 0 ? NULL : calloc((bytes + granule - 1) / granule, sizeof *mapped);
+    if (entry == NULL || (mapped == NULL && granule != 0)) {
+        free(entry);
+        free(mapped);
         free(made);
         return quire__fail(QUIRE_ENOMEM, "no memory for an allocation of the sim device");
     }
-    memset(made, POISON, bytes);
     *entry = (quire__sim_memory){
-        .next = sim->memory, .base = made, .bytes = bytes, .pinned = kind == QUIRE__MEMORY_PINNED};
+        .next = sim->memory, .base = made, .bytes = bytes, .pinned = pinned, .granule = granule, .mapped = mapped};
     sim->memory = entry;
     *memory = made;
+    return QUIRE_OK;
+}
+
+static quire_status sim_alloc(quire__device *device, quire__memory kind, size_t bytes, void **memory)
+{
+    QUIRE__TRY(sim_take((sim_device *)device, bytes, 0, kind == QUIRE__MEMORY_PINNED, memory));
+    memset(*memory, POISON, bytes);
     return QUIRE_OK;
 }
 
@@ -339,7 +350,8 @@ static void sim_free(quire__device *device, quire__memory kind, void *memory)
         quire__sim_memory *entry = *link;
         if (entry->base == memory) {
             *link = entry->next;
-            memset(entry->base, POISON, entry->bytes);
+            if (entry->granule == 0)
+                memset(entry->base, POISON, entry->bytes);
             free(entry->base);
             free(entry->mapped);
             free(entry);
@@ -351,18 +363,7 @@ static void sim_free(quire__device *device, quire__memory kind, void *memory)
 /* Reserved addresses are real memory all along; what is mapped is kept in the books, and poison comes and goes with it. */
 static quire_status sim_reserve(quire__device *device, size_t bytes, void **memory)
 {
-    sim_device *sim = (sim_device *)device;
-    bool *mapped = calloc(bytes / GRANULE, sizeof *mapped);
-    if (mapped == NULL)
-        return quire__fail(QUIRE_ENOMEM, "no memory for a reservation of the sim device");
-    quire_status status = sim_alloc(device, QUIRE__MEMORY_DEVICE, bytes, memory);
-    if (status != QUIRE_OK) {
-        free(mapped);
-        return status;
-    }
-    sim->memory->granule = GRANULE;
-    sim->memory->mapped = mapped;
-    return QUIRE_OK;
+    return sim_take((sim_device *)device, bytes, GRANULE, false, memory);
 }
 
 static void sim_release(quire__device *device, void *memory, size_t bytes)
@@ -377,7 +378,7 @@ static quire_status sim_set_mapped(sim_device *sim, void *memory, size_t bytes, 
         size_t first = (size_t)((uintptr_t)memory - (uintptr_t)entry->base);
         if (first >= entry->bytes || entry->granule == 0)
             continue;
-        for (size_t i = first / entry->granule; i < (first + bytes) / entry->granule; i++) {
+        for (size_t i = first / entry->granule; i * entry->granule < first + bytes; i++) {
             QUIRE__ASSERT(entry->mapped[i] != mapped);
             entry->mapped[i] = mapped;
         }
@@ -396,6 +397,50 @@ static quire_status sim_map(quire__device *device, void *memory, size_t bytes)
 static quire_status sim_unmap(quire__device *device, void *memory, size_t bytes)
 {
     return sim_set_mapped((sim_device *)device, memory, bytes, false);
+}
+
+static quire_status sim_pool_open(quire__device *device, size_t bytes, void **memory)
+{
+    return sim_take((sim_device *)device, bytes < HUGE_BYTES ? HUGE_BYTES : bytes, QUIRE__POOL_ALIGNMENT, true, memory);
+}
+
+static void sim_pool_close(quire__device *device, void *memory)
+{
+    sim_free(device, QUIRE__MEMORY_PINNED, memory);
+}
+
+/* How pins go, of all devices; counted from the last set on. */
+static atomic_uint pins_allowed = UINT32_MAX, pins_good = UINT32_MAX, pins_asked;
+
+void quire__device_sim_set_pins(uint32_t allowed, uint32_t good)
+{
+    pins_asked = 0;
+    pins_good = good;
+    pins_allowed = allowed;
+}
+
+void quire__device_sim_allow_pins(uint32_t allowed)
+{
+    pins_allowed = allowed;
+}
+
+/* From any thread: only the books are shared. */
+static quire_status sim_pool_pin(quire__device *device, void *memory, size_t bytes)
+{
+    uint32_t turn = pins_asked++;
+    while (turn >= pins_allowed)
+        quire__clock_sleep_us(100);
+    if (turn >= pins_good)
+        return quire__fail(QUIRE_ENOMEM, "device %s: no more memory can be pinned, as a test asked", device->name);
+    pthread_mutex_lock(&device->serial);
+    quire_status status = sim_set_mapped((sim_device *)device, memory, bytes, true);
+    pthread_mutex_unlock(&device->serial);
+    return status;
+}
+
+static void sim_pool_unpin(quire__device *device, void *memory, size_t bytes)
+{
+    (void)sim_set_mapped((sim_device *)device, memory, bytes, false);
 }
 
 /* ---- streams and events -------------------------------------------------------------------------------------- */
@@ -617,6 +662,10 @@ static const quire__device_ops sim_ops = {
     .release = sim_release,
     .map = sim_map,
     .unmap = sim_unmap,
+    .pool_open = sim_pool_open,
+    .pool_close = sim_pool_close,
+    .pool_pin = sim_pool_pin,
+    .pool_unpin = sim_pool_unpin,
     .stream_open = sim_stream_open,
     .stream_close = sim_stream_close,
     .stream_synchronize = sim_stream_synchronize,

@@ -105,8 +105,13 @@ static quire_status mover_fill(quire__mover *mover)
 {
     const quire__mover_config *config = &mover->config;
 
-    QUIRE__TRY(quire__host_tier_open(&mover->host, config->device, &config->allocator, config->host_slots,
-                                     config->block_bytes, config->verify));
+    const quire__host_tier_config host = {.slots = config->host_slots,
+                                          .slot_bytes = config->block_bytes,
+                                          .verify = config->verify,
+                                          .chunk_bytes = config->pin_bytes,
+                                          .background = config->pin_background};
+
+    QUIRE__TRY(quire__host_tier_open(&mover->host, config->device, &config->allocator, &host));
     QUIRE__TRY(direction_open(mover, &mover->offload, 1));
     QUIRE__TRY(direction_open(mover, &mover->restore, config->parts));
     for (int i = 0; i < STEP_EVENTS; i++)

@@ -19,6 +19,8 @@ typedef struct quire__mover_config {
     uint32_t parts;     /* restores come in so many parts, 1..QUIRE__PARTS_MOST; 0: 1 */
     size_t part_bytes;  /* of a block, all but the last: parts * part_bytes >= block_bytes */
     uint32_t device_slots, host_slots;
+    size_t pin_bytes;    /* of host memory, pinned at a time; 0: all */
+    bool pin_background; /* see quire__host_tier_config */
     bool verify;
     uint64_t timeout_us;
 } quire__mover_config;

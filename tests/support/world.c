@@ -512,7 +512,7 @@ static void flip(void *arg, uint32_t slot)
 
     if (chance(w, 3)) {
         unsigned char *bytes = quire__host_tier_slot(tier, slot);
-        bytes[below(w, (uint32_t)tier->block_bytes)] ^= (unsigned char)(1u << below(w, 8));
+        bytes[below(w, (uint32_t)tier->slot_bytes)] ^= (unsigned char)(1u << below(w, 8));
     }
 }
 
