@@ -98,8 +98,7 @@ static void the_book_is_sound_under_every_policy_and_the_same_calls_decide_the_s
 
 /* ---- reference simulators -------------------------------------------------------------------------------------- */
 
-/* More than 64 slots: a debug build checks smaller books after every call and asks for a victim in that, and S3-FIFO moves
- * blocks on when it is asked. */
+/* More than 64 slots: a debug build checks smaller books after every call, which takes it long. */
 enum { TREE = 4096, SIM_SLOTS = 80, SIM_GHOSTS = SIM_SLOTS - SIM_SLOTS / 10, SIM_LFU_USES = 60 };
 typedef enum { SIM_SLRU, SIM_S3FIFO, SIM_LFU } sim_kind;
 
@@ -372,6 +371,36 @@ static void a_pinned_range_stays_within_the_budget(void **state)
     close_desk(&d);
 }
 
+/* The leaf rule keeps what is above a pinned block: the budget counts that, and nobody is promised such blocks' room. */
+static void what_pins_keep_is_never_promised(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = config_of("priority", 40, 0); /* pin_blocks 10 */
+    open_desk(&d, &config);
+    quire_hint tail = of_priority(QUIRE_PRIORITY_PIN, 0);
+    tail.ranges[0].first_token = 7;
+    ask_as(&d, 1, 0, document(1), 8, &tail); /* the last of 8: all 8 stay */
+    ask_as(&d, 2, 0, document(2), 8, &tail); /* over the budget */
+    for (int32_t i = 0; i < 20; i++)
+        ask_as(&d, 3 + (uint64_t)i, 0, document(10 + i), 32, NULL);
+    assert_int_equal(probe(&d, 0, document(1), 9).tokens, 8);
+    assert_int_equal(probe(&d, 0, document(2), 9).tokens, 0);
+
+    quire__plan plan = d.plan;
+    uint32_t seq = open_seq(&d, 0), moving = 7;
+    uint64_t before = stats_of(&d).evictions_device;
+    quire__book_step_begin(d.book, ++d.step);
+    assert_int_equal(quire__book_reserve(d.book, seq, document(50), 33, &plan, &moving), QUIRE_EFULL);
+    assert_int_equal(moving, 0);
+    assert_int_equal(stats_of(&d).evictions_device, before); /* it was known beforehand */
+    assert_int_equal(quire__book_reserve(d.book, seq, document(50), 32, &plan, &moving), QUIRE_OK);
+    quire__book_cancel(d.book, seq);
+    quire__book_step_end(d.book);
+    quire__book_seq_close(d.book, seq);
+    close_desk(&d);
+}
+
 static void what_a_domain_leaves_behind_goes_first_when_its_time_is_over(void **state)
 {
     (void)state;
@@ -495,7 +524,7 @@ static void a_policy_may_keep_blocks_from_the_host(void **state)
 {
     (void)state;
     quire_policy own = {sizeof(own), "stack", sizeof(stack), stack_open, stack_close, stack_insert, stack_below,
-                        stack_take, stack_drop, stack_victim, stack_count, stack_each, NULL, NULL};
+                        stack_take, stack_drop, stack_victim, stack_count, stack_each, NULL, NULL, NULL};
     for (int refuses = 0; refuses < 2; refuses++) {
         own.worth_offload = refuses ? never : NULL;
         desk d;
@@ -512,7 +541,7 @@ static void a_program_may_bring_its_own_policy(void **state)
 {
     (void)state;
     quire_policy own = {sizeof(own), "stack", sizeof(stack), stack_open, stack_close, stack_insert, stack_below,
-                        stack_take, stack_drop, stack_victim, stack_count, stack_each, NULL, NULL};
+                        stack_take, stack_drop, stack_victim, stack_count, stack_each, NULL, NULL, NULL};
     desk d;
     quire__book_config config = config_of("lru", 40, 0);
     config.custom_policy = &own;
@@ -643,6 +672,7 @@ int main(void)
         cmocka_unit_test(priority_without_hints_finds_what_lru_finds),
         cmocka_unit_test(a_high_priority_outlives_a_low_one_until_its_duration_is_over),
         cmocka_unit_test(a_pinned_range_stays_within_the_budget),
+        cmocka_unit_test(what_pins_keep_is_never_promised),
         cmocka_unit_test(what_a_domain_leaves_behind_goes_first_when_its_time_is_over),
         cmocka_unit_test(what_nobody_will_ask_for_goes_first),
         cmocka_unit_test(a_program_may_bring_its_own_policy),

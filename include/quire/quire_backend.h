@@ -82,6 +82,9 @@ typedef struct quire_policy {
     void (*sealed)(void *state, const uint32_t *path, uint32_t count);
     /* May be NULL: every block is. Whether a block that is now in use will come back before the host tier gives it away. */
     int (*worth_offload)(void *state, uint32_t block, const quire_policy_use *use);
+    /* May be NULL: none. Blocks of the order that `victim` will not name whatever goes before them: what is pinned, and what
+     * is above that. The library does not count on them for room. */
+    uint32_t (*kept)(void *state, uint64_t now);
 } quire_policy;
 
 #ifdef __cplusplus

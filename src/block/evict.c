@@ -23,8 +23,8 @@ static quire_status check_custom(const quire_policy *policy)
                            sizeof(*policy));
     if (!policy->name || !policy->open || !policy->close || !policy->insert || !policy->insert_below || !policy->take ||
         !policy->drop || !policy->victim || !policy->count || !policy->each)
-        return quire__fail(QUIRE_EINVAL, "a custom eviction policy lacks a function: only sealed and worth_offload may "
-                           "be NULL");
+        return quire__fail(QUIRE_EINVAL, "a custom eviction policy lacks a function: only sealed, worth_offload and "
+                           "kept may be NULL");
     return QUIRE_OK;
 }
 
@@ -115,6 +115,11 @@ uint32_t quire__evict_victim(quire__evict *evict)
 bool quire__evict_worth_offload(quire__evict *evict, uint32_t node)
 {
     return !evict->policy->worth_offload || evict->policy->worth_offload(evict->state, node, &evict->use);
+}
+
+uint32_t quire__evict_kept(const quire__evict *evict)
+{
+    return evict->policy->kept ? evict->policy->kept(evict->state, evict->use.now) : 0;
 }
 
 uint32_t quire__evict_count(const quire__evict *evict)

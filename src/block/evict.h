@@ -34,6 +34,8 @@ void quire__evict_drop(quire__evict *evict, uint32_t node);
 void quire__evict_sealed(quire__evict *evict, const uint32_t *path, uint32_t count);
 uint32_t quire__evict_victim(quire__evict *evict);
 bool quire__evict_worth_offload(quire__evict *evict, uint32_t node);
+/* Blocks of the order that will never be victims as things are. */
+uint32_t quire__evict_kept(const quire__evict *evict);
 uint32_t quire__evict_count(const quire__evict *evict);
 void quire__evict_each(const quire__evict *evict, void (*fn)(void *arg, uint32_t node), void *arg);
 

@@ -4,6 +4,9 @@
  *    level 1..61    priority 0..100; blocks of which nothing was said have QUIRE_PRIORITY_DEFAULT
  *    level 63       pinned: no victim at all, as many blocks as the budget allows; others get level 61
  *
+ * The leaf rule keeps what is above a pinned block too, so that counts against the budget as well: `holds` of a block is 1
+ * if it is pinned, and 1 for each child that has holds.
+ *
  * A level is a queue (leaves.c). A block with a duration or a time to live has a deadline and is in a heap by it, so time
  * costs O(log n) for such blocks and nothing for others. At its deadline it falls to the default, or, when its life is
  * over, to level 0. A block that is used again by a sequence that says nothing of it keeps what was said before, for as
@@ -25,6 +28,8 @@ typedef struct term {
 typedef struct priority {
     quire__leaves leaves;
     term *terms;
+    uint32_t *holds;
+    uint32_t held, stuck; /* blocks with holds; those of them that are in the order */
     uint32_t *heap; /* [slots]: blocks, the earliest deadline first; leaf.priority is 1 + the place, 0: not in it */
     uint32_t heaped, block_tokens, pins;
     uint64_t now;
@@ -35,6 +40,46 @@ static uint32_t level_of(int32_t value)
     if (value == QUIRE_PRIORITY_PIN)
         return PINNED;
     return 1 + (uint32_t)(value * (HIGHEST - 1) / 100);
+}
+
+/* ---- pins ---------------------------------------------------------------------------------------------------- */
+
+static uint32_t above(const priority *p, uint32_t block)
+{
+    return p->leaves.tree.parent(p->leaves.tree.self, block);
+}
+
+/* Whether the budget has room for the block and for what is above it. */
+static bool may_pin(const priority *p, uint32_t block)
+{
+    uint32_t held = p->held;
+    for (; block != QUIRE_NO_BLOCK && p->holds[block] == 0 && held <= p->pins; block = above(p, block))
+        held++;
+    return held <= p->pins;
+}
+
+static void pin(priority *p, uint32_t block)
+{
+    for (; block != QUIRE_NO_BLOCK && p->holds[block]++ == 0; block = above(p, block)) {
+        p->held++;
+        p->stuck += p->leaves.leaf[block].flags & QUIRE__LEAF_IN;
+    }
+}
+
+static void unpin(priority *p, uint32_t block)
+{
+    for (; block != QUIRE_NO_BLOCK && --p->holds[block] == 0; block = above(p, block)) {
+        p->held--;
+        p->stuck -= p->leaves.leaf[block].flags & QUIRE__LEAF_IN;
+    }
+}
+
+/* It leaves the order; what is below it may stay, and be pinned. */
+static void release(priority *p, uint32_t block)
+{
+    if (p->leaves.leaf[block].queue == PINNED)
+        unpin(p, block);
+    p->stuck -= p->holds[block] > 0;
 }
 
 /* ---- deadlines ----------------------------------------------------------------------------------------------- */
@@ -101,6 +146,8 @@ static void expire(priority *p)
         bool dead = own->dies != 0 && own->dies <= p->now;
         own->until = 0;
         own->dies = dead ? 0 : own->dies;
+        if (p->leaves.leaf[block].queue == PINNED)
+            unpin(p, block);
         quire__leaves_move(&p->leaves, block, dead ? EXPIRED : level_of(QUIRE_PRIORITY_DEFAULT));
         enheap(p, block);
     }
@@ -121,12 +168,15 @@ static quire_status priority_open(void *state, const quire_policy_setup *setup)
     p->terms = memory;
     QUIRE__TRY(quire__memory_take(&p->leaves.allocator, setup->slots, sizeof(uint32_t), "deadlines", &memory));
     p->heap = memory;
+    QUIRE__TRY(quire__memory_take(&p->leaves.allocator, setup->blocks, sizeof(uint32_t), "pins", &memory));
+    p->holds = memory;
     return QUIRE_OK;
 }
 
 static void priority_close(void *state)
 {
     priority *p = state;
+    quire__memory_give(&p->leaves.allocator, p->holds);
     quire__memory_give(&p->leaves.allocator, p->heap);
     quire__memory_give(&p->leaves.allocator, p->terms);
     quire__leaves_close(&p->leaves);
@@ -147,8 +197,8 @@ static uint32_t said(const priority *p, const quire_policy_use *use, uint64_t to
     return best;
 }
 
-static void enter(priority *p, uint32_t block, uint64_t token, uint64_t place,
-                  const quire_policy_use *use)
+/* `*refused`: the budget had no room for a block above, so there is none for this one. */
+static void enter(priority *p, uint32_t block, uint64_t token, uint64_t place, const quire_policy_use *use, bool *refused)
 {
     const quire__leaf *own = &p->leaves.leaf[block];
     term *terms = &p->terms[block];
@@ -167,10 +217,15 @@ static void enter(priority *p, uint32_t block, uint64_t token, uint64_t place,
     }
     if (level == 0)
         level = use->hints & QUIRE_HINT_NO_REUSE && !before ? EXPIRED : level_of(QUIRE_PRIORITY_DEFAULT);
-    if (level == PINNED && p->leaves.members[PINNED] >= p->pins)
+    if (level == PINNED && (*refused || !may_pin(p, block))) {
+        *refused = true;
         level = HIGHEST;
+    }
     *terms = (term){.until = until, .dies = use->ttl_us ? use->now + use->ttl_us : 0};
     quire__leaves_enter(&p->leaves, block, level, place);
+    p->stuck += p->holds[block] > 0;
+    if (level == PINNED)
+        pin(p, block);
     enheap(p, block);
 }
 
@@ -178,21 +233,23 @@ static void priority_insert(void *state, const uint32_t *path, uint32_t count, c
 {
     priority *p = state;
     p->now = use->now;
-    uint64_t above = use->blocks > count ? use->blocks - count : 0;
+    uint64_t before = use->blocks > count ? use->blocks - count : 0;
     uint64_t place = quire__leaves_places(&p->leaves, count);
+    bool refused = false;
     for (uint32_t i = 0; i < count; i++)
-        enter(p, path[i], (above + i) * p->block_tokens, place - i, use);
+        enter(p, path[i], (before + i) * p->block_tokens, place - i, use, &refused);
     quire__leaves_list(&p->leaves, path[count - 1]);
     expire(p);
 }
 
-static void priority_insert_below(void *state, uint32_t block, uint32_t above, const quire_policy_use *use)
+static void priority_insert_below(void *state, uint32_t block, uint32_t parent, const quire_policy_use *use)
 {
     priority *p = state;
+    bool refused = false;
     p->now = use->now;
-    quire__leaves_unlist(&p->leaves, above);
+    quire__leaves_unlist(&p->leaves, parent);
     quire_policy_use nobody = {.now = use->now};
-    enter(p, block, 0, quire__leaves_places(&p->leaves, 1), &nobody);
+    enter(p, block, 0, quire__leaves_places(&p->leaves, 1), &nobody, &refused);
     quire__leaves_list(&p->leaves, block);
 }
 
@@ -200,15 +257,18 @@ static void priority_take(void *state, const uint32_t *path, uint32_t count, uin
 {
     priority *p = state;
     p->now = now;
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
         unheap(p, path[i]);
-    quire__leaves_take(&p->leaves, path, count);
+        release(p, path[i]);
+        quire__leaves_take(&p->leaves, &path[i], 1);
+    }
 }
 
 static void priority_drop(void *state, uint32_t block)
 {
     priority *p = state;
     unheap(p, block);
+    release(p, block);
     p->terms[block] = (term){0};
     quire__leaves_drop(&p->leaves, block);
 }
@@ -219,6 +279,14 @@ static uint32_t priority_victim(void *state)
     expire(p);
     uint64_t filled = p->leaves.filled & ~(UINT64_C(1) << PINNED);
     return filled ? quire__leaves_oldest(&p->leaves, (uint32_t)__builtin_ctzll(filled)) : QUIRE_NO_BLOCK;
+}
+
+static uint32_t priority_kept(void *state, uint64_t now)
+{
+    priority *p = state;
+    p->now = now > p->now ? now : p->now;
+    expire(p);
+    return p->stuck;
 }
 
 static uint32_t priority_count(const void *state)
@@ -256,4 +324,5 @@ const quire_policy quire__evict_priority = {
     .count = priority_count,
     .each = priority_each,
     .sealed = priority_sealed,
+    .kept = priority_kept,
 };

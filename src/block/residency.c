@@ -211,7 +211,9 @@ void quire__residency_lose(quire__book *book, uint32_t node, quire_tier tier)
 uint32_t quire__residency_available(const quire__book *book)
 {
     const quire__pool *pool = &book->pool;
-    return pool->free_count[QUIRE_TIER_DEVICE] + pool->standing[QUIRE_TIER_DEVICE][QUIRE__CACHED];
+    uint32_t cached = pool->standing[QUIRE_TIER_DEVICE][QUIRE__CACHED];
+    uint32_t kept = quire__evict_kept(&book->evict[QUIRE_TIER_DEVICE]);
+    return pool->free_count[QUIRE_TIER_DEVICE] + (cached > kept ? cached - kept : 0);
 }
 
 uint32_t quire__residency_moving(const quire__book *book)

@@ -23,7 +23,7 @@ void quire__residency_discard(quire__book *book, uint32_t node);
 /* Counts a whole path, from its root, as used now in the host tier. */
 void quire__residency_touch_host(quire__book *book, const uint32_t *path, uint32_t count);
 
-/* Device slots that are free or can be made so by eviction. */
+/* Device slots that are free or can be made so by eviction: not those of pinned blocks. */
 uint32_t quire__residency_available(const quire__book *book);
 /* Of the slots that moves in flight have, those that become free or evictable when the moves end. */
 uint32_t quire__residency_moving(const quire__book *book);
