@@ -288,7 +288,7 @@ __device__ __forceinline__ void store_row(const quire__pages &pages, const row_s
             inverse = scale.inverse;
             if (exists && column == 0)
                 scales[0] = scale.bits;
-        } else if (CACHE != QUIRE_DTYPE_INT8) {
+        } else if (CACHE != QUIRE_DTYPE_INT8 && exists) { /* a row of q has no scale to read */
             inverse = __fdiv_rn(1.0f, page_scale(pages, kv, head));
         }
     }
