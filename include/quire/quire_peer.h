@@ -28,7 +28,8 @@ typedef struct quire_transport {
     size_t size; /* sizeof(quire_transport) */
     void *user;
     /* All `bytes` of them, or QUIRE_ETIMEOUT after timeout_us, or QUIRE_EPEER: the other side is gone or the link was
-     * interrupted. */
+     * interrupted. For ranks: a receive of one byte that ends by its timeout has taken nothing and may be repeated, and a
+     * timeout of 0 looks without waiting. */
     quire_status (*send)(void *user, const void *data, size_t bytes, uint64_t timeout_us);
     quire_status (*receive)(void *user, void *data, size_t bytes, uint64_t timeout_us);
     /* From any thread: both of the above, running or to come, say QUIRE_EPEER. */
@@ -71,6 +72,65 @@ QUIRE_API quire_status quire_peer_broadcast(quire_peer *const *peers, size_t cou
  * QUIRE_ETIMEOUT. On failure there is no sequence. `transfer` may be NULL. */
 QUIRE_API quire_status quire_peer_receive(quire_peer *peer, quire_seq *seq, quire_transfer *transfer,
                                           uint64_t timeout_us);
+
+/* ---- ranks: one plan, several caches ----------------------------------------------------------------------------
+ *
+ * Tensor parallelism: every rank has its share of the kv heads of each block (or, with a pipeline, of the layers), in an arena
+ * and a host tier of its own. Rank 0 has the whole quire_cache and decides; the others do as it decides, each with its own
+ * bytes: blocks have the same numbers on every rank.
+ *
+ *   rank 0        quire_cache_open, quire_ranks_open; then the cache as ever
+ *   each other    quire_rank_open
+ *                 quire_rank_next, for each layer quire_append and quire_attend over its view, quire_rank_commit; again
+ *                 quire_rank_close
+ *
+ * A step that rank 0 submits is the next view of every rank: the same rows in the same order, tables and positions; kv_heads,
+ * head_dim, dtype and strides are the rank's. Which token ids those are is for the engine to share, as its results are.
+ * Offloads, restores and copies need no calls. A move has succeeded when it has on all ranks: a restore that fails on one
+ * is a miss on rank 0.
+ *
+ * A rank that dies, or is silent for the timeout while rank 0 waits for something, ends the group: rank 0's next
+ * quire_step_begin or quire_step_submit says QUIRE_EPEER, waits end, and quire_ranks_close is what is left to do. Rank 0's
+ * cache stays whole and may go on alone or, after quire_cache_clear, with new ranks. Ranks hear of it when rank 0 closes,
+ * or by their own timeout.
+ *
+ * THREADS   Open and close of ranks exclude every other call on the cache. A quire_rank is one thread's at a time; cancel may
+ *           be called from any thread. */
+typedef struct quire_ranks quire_ranks; /* rank 0's links to the others */
+typedef struct quire_rank quire_rank;   /* a rank that follows */
+
+/* On rank 0. transports[i] leads to rank i + 1, which calls quire_rank_open; 1..63 of them. `timeout_us` bounds every
+ * exchange: longer than a rank takes to open its memory (it pins all of its host tier there), and than its engine takes to
+ * enqueue a step. On success the transports are the ranks', on failure the caller's. The cache must be empty, of one group,
+ * with device_max_bytes 0 and restore_parts 1; quire_cache_resize and quire_peer_open on it are QUIRE_EUNSUPPORTED from here
+ * on. QUIRE_EINVAL, QUIRE_ENOMEM, QUIRE_ESTATE (not empty), QUIRE_EUNSUPPORTED, QUIRE_EPEER (the text has the other side's
+ * reason), QUIRE_ETIMEOUT. */
+QUIRE_API quire_status quire_ranks_open(quire_ranks **ranks, quire_cache *cache, const quire_transport *transports,
+                                        size_t count, uint64_t timeout_us);
+/* Is the group whole? QUIRE_EPEER: the text says which rank is gone, and how. Also looks for reports now. */
+QUIRE_API quire_status quire_ranks_check(quire_ranks *ranks);
+/* From any thread: the group ends as if a rank had died. */
+QUIRE_API void quire_ranks_cancel(quire_ranks *ranks);
+/* Before quire_cache_close, and with no step open. Waits for moves in flight, up to the timeout, and tells the others that
+ * it was all. NULL is allowed. */
+QUIRE_API void quire_ranks_close(quire_ranks *ranks);
+
+/* On every other rank. Of the options, the groups (its share of the heads), the device, dtype, checksum and threads are its
+ * own; block_tokens, sizes and limits are rank 0's. On success the rank owns the transport; on failure the caller keeps it.
+ * Errors as quire_cache_open, and QUIRE_EPEER, QUIRE_ETIMEOUT. */
+QUIRE_API quire_status quire_rank_open(quire_rank **rank, const quire_options *options, const quire_transport *transport,
+                                       uint64_t timeout_us);
+/* Does what rank 0 decides, until it submits a step: then `*view` is that step's, its tables and copies enqueued on
+ * `stream` (NULL: the rank's own), until quire_rank_commit. `*view` NULL: rank 0 has closed the group. QUIRE_ETIMEOUT: no
+ * step came in time, call again; call it without long pauses, for moves end here. QUIRE_EPEER, QUIRE_EDEVICE: close the
+ * rank. QUIRE_ESTATE: a step is under way. */
+QUIRE_API quire_status quire_rank_next(quire_rank *rank, void *stream, const quire_view **view, uint64_t timeout_us);
+/* The engine has enqueued the step's kernels. QUIRE_ESTATE: no step is under way; QUIRE_EPEER, QUIRE_EDEVICE: close it. */
+QUIRE_API quire_status quire_rank_commit(quire_rank *rank);
+/* From any thread: calls that run or come say QUIRE_EPEER. */
+QUIRE_API void quire_rank_cancel(quire_rank *rank);
+/* Waits for what is in flight here. NULL is allowed. */
+QUIRE_API void quire_rank_close(quire_rank *rank);
 
 #ifdef __cplusplus
 }

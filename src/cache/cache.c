@@ -22,6 +22,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/status.h"
+#include "cache/follow.h"
 #include "cache/resize.h"
 
 enum {
@@ -187,6 +188,8 @@ static quire_status open_book(quire_cache *cache)
                                  .offload = options->offload == QUIRE_OFFLOAD_WRITE_THROUGH,
                                  .allocator = cache->allocator};
 
+    if (cache->follows)
+        return QUIRE_OK;
     QUIRE__TRY(quire__book_open(&cache->book, &config));
     return cache->sections > 0 ? quire__resize_open_book(cache) : QUIRE_OK;
 }
@@ -222,7 +225,8 @@ static quire_status open_mover(quire_cache *cache)
     cache->part_layers = layers_a_part(cache);
     QUIRE__TRY(quire__mover_open(&cache->mover, &config));
     cache->host_ready = quire__host_tier_ready(quire__mover_host_tier(cache->mover));
-    quire__book_host_limit(cache->book, cache->host_ready);
+    if (!cache->follows)
+        quire__book_host_limit(cache->book, cache->host_ready);
     return QUIRE_OK;
 }
 
@@ -314,7 +318,7 @@ static quire_status cache_fill(quire_cache *cache, const quire_options *options)
 
 /* ---- open, close ------------------------------------------------------------------------------------------- */
 
-quire_status quire_cache_open(quire_cache **out, const quire_options *options)
+static quire_status open_either(quire_cache **out, const quire_options *options, bool follows)
 {
     void *memory;
 
@@ -327,6 +331,7 @@ quire_status quire_cache_open(quire_cache **out, const quire_options *options)
     QUIRE__TRY(quire__memory_take(&allocator, 1, sizeof(quire_cache), "cache", &memory));
     quire_cache *cache = memory;
     cache->allocator = allocator;
+    cache->follows = follows;
     quire_status status = quire__lock_open(&cache->lock);
     if (status != QUIRE_OK) {
         quire__memory_give(&allocator, cache);
@@ -340,6 +345,16 @@ quire_status quire_cache_open(quire_cache **out, const quire_options *options)
     quire__config_log(&cache->options);
     *out = cache;
     return QUIRE_OK;
+}
+
+quire_status quire_cache_open(quire_cache **out, const quire_options *options)
+{
+    return open_either(out, options, false);
+}
+
+quire_status quire__follow_open(quire_cache **out, const quire_options *options)
+{
+    return open_either(out, options, true);
 }
 
 static void close_device(quire_cache *cache)
@@ -412,10 +427,13 @@ static void tell_host_is_short(const quire_cache *cache)
 
 void quire__cache_unlock(quire_cache *cache)
 {
+    const quire__followers *followers = cache->followers;
     bool tell = cache->host_tell;
 
     cache->host_tell = false;
     quire__lock_written(&cache->lock);
+    if (followers != NULL)
+        followers->pump(followers->arg);
     if (tell) /* the caller's function may call the cache */
         tell_host_is_short(cache);
 }
@@ -426,7 +444,9 @@ static void take_in_one(void *arg, const quire__move *move, quire__outcome outco
 {
     quire_cache *cache = arg;
 
-    if (outcome == QUIRE__MOVE_LATE)
+    if (cache->followers != NULL)
+        cache->followers->ended(cache->followers->arg, move, outcome);
+    else if (outcome == QUIRE__MOVE_LATE)
         quire__book_expire(cache->book, move);
     else
         quire__book_complete(cache->book, move, outcome == QUIRE__MOVE_DONE);
@@ -451,10 +471,14 @@ void quire__cache_take_in(quire_cache *cache)
     if (cache->host_ready < cache->host_slots)
         take_in_host(cache);
     quire__mover_poll(cache->mover, take_in_one, cache);
+    if (cache->followers != NULL)
+        cache->followers->take_in(cache->followers->arg);
 }
 
 void quire__cache_start_moves(quire_cache *cache)
 {
+    if (cache->followers != NULL && cache->moves.count > 0)
+        cache->followers->started(cache->followers->arg, &cache->moves);
     quire__mover_start(cache->mover, &cache->moves);
     cache->moves.count = 0;
 }
@@ -519,7 +543,8 @@ static quire_status drain(quire_cache *cache, uint64_t deadline_us)
     for (;;) {
         quire__cache_take_in(cache);
         quire__mover_stats_get(cache->mover, &stats);
-        if (stats.in_flight == 0)
+        if (stats.in_flight == 0 &&
+            (cache->followers == NULL || cache->followers->in_flight(cache->followers->arg) == 0))
             return QUIRE_OK;
         QUIRE__TRY(quire__cache_pause_unlocked(cache, deadline_us, "copies in flight"));
     }

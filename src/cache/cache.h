@@ -103,6 +103,8 @@ struct quire_cache {
     uint64_t next_owner, steps;
     uint64_t share_least; /* tokens of K and V that quire_attend must save to read shared prefixes once; 0: it never does */
     double prefill_rate; /* tokens a second; 0: not known */
+    const struct quire__followers *followers; /* follow.h; NULL: there are none */
+    bool follows; /* another process decides: there is no book */
     uint32_t sending; /* sequences whose blocks a peer reads: they must stay where they are */
     struct quire_step step;
 };
@@ -124,6 +126,9 @@ quire_status quire__cache_pause(uint64_t deadline_us, const char *what);
 quire_status quire__cache_pause_unlocked(quire_cache *cache, uint64_t deadline_us, const char *what);
 /* Without the lock. Makes the step's stream wait until the layer's part of all restores that rows run ahead of is there. */
 quire_status quire__step_await_layer(quire_step *step, uint32_t layer);
+/* The view but for its tables; the copies of pairs[0 .. count) that the step begins with. */
+void quire__step_fill_view(quire_step *step);
+quire_status quire__step_copy_blocks(quire_step *step, uint32_t count);
 /* The end of a step, however it ended. */
 void quire__step_finish(quire_step *step);
 

@@ -232,6 +232,8 @@ quire_status quire_cache_resize(quire_cache *cache, uint64_t device_bytes, uint6
         return quire__fail(QUIRE_EINVAL, "cache must not be NULL");
     if (cache->sections == 0)
         return quire__fail(QUIRE_EUNSUPPORTED, "the arena keeps its size: open the cache with device_max_bytes");
+    if (cache->followers != NULL)
+        return quire__fail(QUIRE_EUNSUPPORTED, "ranks follow this cache, and their arenas keep their size");
     quire__cache_lock(cache);
     quire_status status = resize(cache, device_bytes, deadline);
     quire__cache_unlock(cache);

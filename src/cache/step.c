@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "cache/cache.h"
+#include "cache/follow.h"
 
 static quire_status begin(quire_cache *cache, void *stream)
 {
@@ -19,6 +20,8 @@ static quire_status begin(quire_cache *cache, void *stream)
 
     if (step->state != QUIRE__STEP_NONE)
         return quire__fail(QUIRE_ESTATE, "a step is open already; commit or cancel it first");
+    if (cache->followers != NULL)
+        QUIRE__TRY(cache->followers->ready(cache->followers->arg));
     quire__cache_take_in(cache);
     step->stream = stream != NULL ? (quire__stream *)stream : cache->stream;
     QUIRE__TRY(quire__mover_step_chain(cache->mover, step->stream));
@@ -122,26 +125,32 @@ quire_status quire_step_add(quire_step *step, quire_seq seq, const int32_t *toke
     return status;
 }
 
-static quire_status enqueue_copies(quire_step *step)
+quire_status quire__step_copy_blocks(quire_step *step, uint32_t count)
 {
     quire_cache *cache = step->cache;
 
-    if (step->plan.count == 0)
+    if (count == 0)
         return QUIRE_OK;
-    for (uint32_t i = 0; i < step->plan.count; i++)
-        step->pairs[i] = (quire__block_pair){(int32_t)step->plan.moves[i].source,
-                                             (int32_t)step->plan.moves[i].destination};
-    QUIRE__TRY(quire__tables_send_pairs(cache->tables, step->stream, step->pairs, step->plan.count));
+    QUIRE__TRY(quire__tables_send_pairs(cache->tables, step->stream, step->pairs, count));
     quire__kernel_args args = {.block_copy = {.arena = cache->arena,
                                               .block_stride = (int64_t)cache->layout.block_bytes,
                                               .block_bytes = (int64_t)cache->layout.block_bytes,
                                               .pairs = quire__tables_pairs(cache->tables),
-                                              .count = (int32_t)step->plan.count}};
+                                              .count = (int32_t)count}};
     return quire__device_launch(cache->device, step->stream, QUIRE__KERNEL_BLOCK_COPY, &args);
 }
 
-static void fill_geometry(quire_cache *cache, quire_step *step)
+static quire_status enqueue_copies(quire_step *step)
 {
+    for (uint32_t i = 0; i < step->plan.count; i++)
+        step->pairs[i] = (quire__block_pair){(int32_t)step->plan.moves[i].source,
+                                             (int32_t)step->plan.moves[i].destination};
+    return quire__step_copy_blocks(step, step->plan.count);
+}
+
+void quire__step_fill_view(quire_step *step)
+{
+    quire_cache *cache = step->cache;
     const quire__layout *layout = &cache->layout;
 
     step->view = (quire_view){.arena = cache->arena,
@@ -196,12 +205,16 @@ quire_status quire_step_submit(quire_step *step)
     quire__cache_lock(cache);
     gather_rows(step);
     quire__cache_unlock(cache);
-    fill_geometry(cache, step);
+    quire__step_fill_view(step);
     quire_status status = quire__tables_send(cache->tables, step->stream, step->sent, step->row_count, &step->view);
     if (status == QUIRE_OK)
         status = enqueue_copies(step);
+    if (status == QUIRE_OK && cache->followers != NULL)
+        status = cache->followers->submit(cache->followers->arg, step);
     if (status != QUIRE_OK) {
         quire__tables_forget(cache->tables);
+        if (cache->followers != NULL)
+            cache->followers->forget(cache->followers->arg);
         return status;
     }
     step->prefixes_found = false;

@@ -146,6 +146,8 @@ quire_status quire_peer_open(quire_peer **out, quire_cache *cache, const quire_t
         transport->interrupt == NULL || transport->close == NULL)
         return quire__fail(QUIRE_EINVAL, "transport.size must be sizeof(quire_transport), %zu, and each function be given",
                            sizeof *transport);
+    if (cache->followers != NULL)
+        return quire__fail(QUIRE_EUNSUPPORTED, "ranks follow this cache; it has only a part of what a peer would need");
     QUIRE__TRY(quire__memory_take(&cache->allocator, 1, sizeof(quire_peer), "a peer", &memory));
     quire_peer *peer = memory;
     *peer = (quire_peer){.cache = cache, .transport = *transport};
