@@ -41,6 +41,21 @@ typedef struct quire_transport {
  * QUIRE_EINVAL: not a socket (the caller keeps it); QUIRE_ENOMEM. */
 QUIRE_API quire_status quire_transport_socket(quire_transport *transport, int socket);
 
+/* Two GPUs over NCCL: what it finds between them, NVLink or InfiniBand. What is sent passes through pinned memory and
+ * device memory of the transport's own (5 MiB each). NCCL is loaded at run time, libnccl.so.2 of 2.14 or newer.
+ *
+ * One side makes an id and gives it to the other by other means, such as a socket. */
+enum { QUIRE_NCCL_ID_BYTES = 256 };
+/* QUIRE_EUNSUPPORTED: this build or this machine has no NCCL; the text says which. */
+QUIRE_API quire_status quire_transport_nccl_id(unsigned char id[QUIRE_NCCL_ID_BYTES]);
+/* Both sides call it with the same id, as side 0 and 1 of 2. 0 of 1: a GPU with itself; up to four pieces of 1 MiB are then
+ * sent before they must be received. A call that runs out of time breaks the link for good, since NCCL's operations can
+ * only be aborted; so it is no transport for quire_ranks_open, which looks for reports, but plans are small and go over
+ * sockets. QUIRE_EINVAL; QUIRE_EUNSUPPORTED: no NCCL, no such GPU; QUIRE_EPEER, QUIRE_ETIMEOUT: the other side did not come.
+ */
+QUIRE_API quire_status quire_transport_nccl(quire_transport *transport, const unsigned char id[QUIRE_NCCL_ID_BYTES],
+                                            int device, int side, int sides, uint64_t timeout_us);
+
 typedef struct quire_peer quire_peer;
 
 /* What a transfer did. */

@@ -45,6 +45,20 @@ else()
     message(STATUS "CUDA: off, host-only build")
 endif()
 
+# NCCL: only its header, of the toolkit, of Debian or of the Python package nvidia-nccl (CPATH); libnccl.so.2 is loaded at run
+# time by those who use it.
+set(QUIRE_HAVE_NCCL OFF)
+if(QUIRE_HAVE_CUDA AND QUIRE_NCCL)
+    find_path(QUIRE_NCCL_INCLUDE nccl.h HINTS ENV NCCL_HOME PATHS ${CUDAToolkit_INCLUDE_DIRS} ENV CPATH PATH_SUFFIXES include)
+    if(QUIRE_NCCL_INCLUDE)
+        set(QUIRE_HAVE_NCCL ON)
+        message(STATUS "NCCL: ${QUIRE_NCCL_INCLUDE}/nccl.h")
+    endif()
+endif()
+if(NOT QUIRE_HAVE_NCCL AND QUIRE_NCCL STREQUAL ON)
+    message(FATAL_ERROR "QUIRE_NCCL=ON needs CUDA and nccl.h: set NCCL_HOME to where include/nccl.h is, or QUIRE_NCCL=OFF")
+endif()
+
 # quire_kernels(SOURCE.cu...): the CUDA kernels and their launchers.
 function(quire_kernels)
     add_library(quire_kernels OBJECT ${ARGN})
