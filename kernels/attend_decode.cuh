@@ -49,9 +49,10 @@ template <quire_dtype CACHE, int DIM> struct decode_shape {
     static constexpr int QUERY_PITCH = F32 ? DIM * 4 : DIM * 2 + 16;
     static constexpr int QUERY_BYTES = QUIRE__ATTEND_CHUNK * QUERY_PITCH; /* of one operand */
     static constexpr int BLOCKS = 3;                                      /* of a multiprocessor */
-    /* f16 scales of a tile: one a row, or one for each 16 elements; of a warp, [K, V][key][SCALES and what pads them] */
+    /* scales of a tile: a half word a row, or (int4) two for each 32 elements; of a warp, [K, V][key][SCALES and what
+     * pads them] */
     static constexpr bool CODES = code_bits<CACHE> <= 8;
-    static constexpr int SCALES = !CODES ? 0 : CACHE == QUIRE_DTYPE_INT4 ? DIM / INT4_GROUP : 1;
+    static constexpr int SCALES = !CODES ? 0 : CACHE == QUIRE_DTYPE_INT4 ? (DIM + INT4_RUN - 1) / INT4_RUN * 2 : 1;
     static constexpr int SCALE_WORDS = (SCALES + 1) / 2, SCALE_PITCH = SCALE_WORDS * 4 + 4;
     static constexpr int SCALE_BYTES = CODES ? 2 * SPLIT_KEYS * SCALE_PITCH : 0;
 };
@@ -60,20 +61,19 @@ template <quire_dtype CACHE, int DIM> struct decode_shape {
 template <quire_dtype CACHE, int DIM> struct decode_scales {
     const unsigned char *rows;
 
-    /* The f16 of a row (kv 0: K, 1: V) and group. */
-    __device__ __forceinline__ uint32_t bits(int kv, int key, int group) const
+    __device__ __forceinline__ const unsigned char *of(int kv, int key) const /* kv 0: K, 1: V */
     {
-        const unsigned char *row = rows + (kv * SPLIT_KEYS + key) * decode_shape<CACHE, DIM>::SCALE_PITCH;
-        return reinterpret_cast<const unsigned short *>(row)[group];
+        return rows + (kv * SPLIT_KEYS + key) * decode_shape<CACHE, DIM>::SCALE_PITCH;
     }
-    __device__ __forceinline__ uint32_t twice(int kv, int key, int group) const
+    /* The f16 of a row. */
+    __device__ __forceinline__ uint32_t bits(int kv, int key) const
     {
-        return bits(kv, key, group) * 0x10001u;
+        return *reinterpret_cast<const unsigned short *>(of(kv, key));
     }
-    /* Of this key and the next. */
-    __device__ __forceinline__ uint32_t pair(int kv, int key, int group) const
+    /* int4: the word of a run. */
+    __device__ __forceinline__ uint32_t word(int kv, int key, int run) const
     {
-        return bits(kv, key, group) | bits(kv, key + 1, group) << 16;
+        return reinterpret_cast<const uint32_t *>(of(kv, key))[run];
     }
 };
 
@@ -122,7 +122,7 @@ template <quire_dtype CACHE, int DIM> struct decode_fragments<CACHE, DIM, false>
  * reads neighbouring dims of a key as one word. Of K, four dims are its columns 2t, 2t+1, 2t+8, 2t+9 of 16, and q is laid
  * out the same way (query_column); a word of int4 is two times that. Of V, a word is the lane's column in as many
  * accumulators as it has dims: 8 or 4, at the end of a head_dim like 80 fewer. Scales of a row are left to scores and
- * weights; int4's are multiplied in here, rounded to f16. */
+ * weights; int4's steps are multiplied in here, exactly. */
 template <quire_dtype CACHE, int DIM> struct decode_fragments<CACHE, DIM, true> {
     static constexpr int PITCH = decode_shape<CACHE, DIM>::PITCH;
     static constexpr bool INT4 = CACHE == QUIRE_DTYPE_INT4;
@@ -140,14 +140,15 @@ template <quire_dtype CACHE, int DIM> struct decode_fragments<CACHE, DIM, true> 
         for (int half = 0; half < 2; half++) {
             const int key = half * 8 + lane / 4;
             const unsigned char *row = k + key * PITCH;
-            uint32_t pairs[16 / code_bits<CACHE>];
+            uint32_t pairs[2];
             if constexpr (INT4) {
                 const bool full = dim / 32 * 32 + 32 <= DIM; /* else the last 16 dims */
                 const int at = full ? dim / 32 * 16 + t * 4 : dim / 2 + t / 2 * 4;
-                unpack_f16<CACHE>(word(row + at) >> (full ? dim % 32 / 2 : t % 2 * 8), pairs);
-                const uint32_t scale = scales.twice(0, key, full ? dim / 32 * 2 + t / 2 : dim / 16);
-                pairs[0] = qk_mul_f16x2(pairs[0], scale);
-                pairs[1] = qk_mul_f16x2(pairs[1], scale);
+                const uint32_t run = scales.word(0, key, dim / 32);
+                const uint32_t codes = word(row + at) >> (full ? dim % 32 / 2 : t % 2 * 8);
+                const int4_pair pair = int4_scales(run, run, full ? t : dim % 32 / INT4_GROUP + t / 2);
+                pairs[0] = int4_values(codes, pair);
+                pairs[1] = int4_values(codes >> 4, pair);
             } else {
                 unpack_f16<CACHE>(word(row + dim + t * 4), pairs);
             }
@@ -159,22 +160,24 @@ template <quire_dtype CACHE, int DIM> struct decode_fragments<CACHE, DIM, true> 
     /* Accumulators come in runs: the lane's column c of the i-th is dim 8 n + SIDE c + i, n being the first. */
     template <int N> static constexpr int SIDE = INT4 && N * 8 + 64 <= DIM ? 8 : N * 8 + 32 <= DIM ? 4 : 2;
 
-    /* Each dim of the run for a pair of keys, as f16. */
+    /* Each dim of the run for a pair of keys, `key` of V and the next, as f16. */
     template <int N>
-    static __device__ __forceinline__ void value_pairs(uint32_t (&pairs)[SIDE<N>], const unsigned char *row)
+    static __device__ __forceinline__ void value_pairs(uint32_t (&pairs)[SIDE<N>], const unsigned char *v, int key,
+                                                       const decode_scales<CACHE, DIM> &scales)
     {
         constexpr int side = SIDE<N>;
         const int g = static_cast<int>(threadIdx.x) % 32 / 4;
+        const unsigned char *row = v + key * PITCH;
         if constexpr (INT4) {
-            const unsigned char *at = row + N * 4 + g * side / 8 * 4;
-            const uint32_t first = word(at), second = word(at + PITCH);
-            const int shift = g * side % 8 * 2;
-            uint32_t even[4], odd[4];
-            unpack_f16<CACHE>(__byte_perm(first, second, 0x5410) >> shift, even);
-            unpack_f16<CACHE>(__byte_perm(first, second, 0x7632) >> shift, odd);
+            const int dim = N * 8 + g * side, run = dim / INT4_RUN, shift = dim % 8 * 2;
+            const uint32_t first = word(row + dim / 8 * 4), second = word(row + PITCH + dim / 8 * 4);
+            const int4_pair pair = int4_scales(scales.word(1, key, run), scales.word(1, key + 1, run),
+                                               dim % INT4_RUN / INT4_GROUP);
+            const uint32_t even = __byte_perm(first, second, 0x5410) >> shift;
+            const uint32_t odd = __byte_perm(first, second, 0x7632) >> shift;
             QK_UNROLL
             for (int i = 0; i < side; i++)
-                pairs[i] = i % 2 == 0 ? even[i / 2] : odd[i / 2];
+                pairs[i] = int4_values((i % 2 == 0 ? even : odd) >> i / 2 * 4, pair);
         } else {
             const unsigned char *at = row + N * 8 + g * side;
             uint32_t first, second;
@@ -201,19 +204,10 @@ template <quire_dtype CACHE, int DIM> struct decode_fragments<CACHE, DIM, true> 
                                                   const Use &use)
     {
         constexpr int side = SIDE<N>;
-        const int lane = static_cast<int>(threadIdx.x) % 32, key = lane % 4 * 2; /* and its next, and 8 further */
+        const int key = static_cast<int>(threadIdx.x) % 4 * 2; /* and its next, and 8 further */
         uint32_t near[side], far[side];
-        value_pairs<N>(near, v + key * PITCH);
-        value_pairs<N>(far, v + (key + 8) * PITCH);
-        if constexpr (INT4) {
-            const int group = (N * 8 + lane / 4 * side) / INT4_GROUP;
-            const uint32_t near_scale = scales.pair(1, key, group), far_scale = scales.pair(1, key + 8, group);
-            QK_UNROLL
-            for (int i = 0; i < side; i++) {
-                near[i] = qk_mul_f16x2(near[i], near_scale);
-                far[i] = qk_mul_f16x2(far[i], far_scale);
-            }
-        }
+        value_pairs<N>(near, v, key, scales);
+        value_pairs<N>(far, v, key + 8, scales);
         QK_UNROLL
         for (int i = 0; i < side; i++)
             use(N + i, near[i], far[i]);
@@ -280,7 +274,7 @@ __device__ __forceinline__ void decode_scale_rows(float (&x)[2][4], const decode
     QK_UNROLL
     for (int i = 0; i < 4; i++) {
         const int key = static_cast<int>(threadIdx.x) % 4 * 2 + i / 2 * 8 + i % 2;
-        const float scale = f16_pair_load(scales.bits(kv, key, 0)).x * (kv == 1 ? ROW_SCALE_UNIT : 1.0f);
+        const float scale = f16_pair_load(scales.bits(kv, key)).x * (kv == 1 ? ROW_SCALE_UNIT : 1.0f);
         x[i / 2][i % 2] *= scale;
         x[i / 2][2 + i % 2] *= scale;
     }

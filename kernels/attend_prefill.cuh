@@ -71,17 +71,26 @@ __device__ __forceinline__ void copy_rows(unsigned char *to, const unsigned char
     qk_cp_async_commit();
 }
 
-/* Eight codes as f16. */
-template <quire_dtype CACHE> __device__ __forceinline__ void widen_eight(uint32_t (&pairs)[4], const unsigned char *raw)
+/* Eight codes as values in f16; `scales`: of their row, NULL if there are none. */
+template <quire_dtype CACHE>
+__device__ __forceinline__ void widen_eight(uint32_t (&pairs)[4], const unsigned char *raw, const unsigned char *scales,
+                                            int column)
 {
     if constexpr (CACHE == QUIRE_DTYPE_INT4) {
-        unpack_f16<CACHE>(*reinterpret_cast<const uint32_t *>(raw), pairs);
+        const uint32_t run = scales ? reinterpret_cast<const uint32_t *>(scales)[column / INT4_RUN] : 0;
+        int4_word(*reinterpret_cast<const uint32_t *>(raw), run, column % INT4_RUN / INT4_GROUP, pairs);
     } else {
         const uint2 codes = *reinterpret_cast<const uint2 *>(raw);
         uint32_t low[2], high[2];
         unpack_f16<CACHE>(codes.x, low);
         unpack_f16<CACHE>(codes.y, high);
         pairs[0] = low[0], pairs[1] = low[1], pairs[2] = high[0], pairs[3] = high[1];
+        if (scales) {
+            const uint32_t scale = *reinterpret_cast<const unsigned short *>(scales) * 0x10001u;
+            QK_UNROLL
+            for (int pair = 0; pair < 4; pair++)
+                pairs[pair] = qk_mul_f16x2(pairs[pair], scale);
+        }
     }
 }
 
@@ -95,16 +104,9 @@ __device__ __forceinline__ void widen_rows(unsigned char *to, const unsigned cha
     for (int i = static_cast<int>(threadIdx.x); i < ROWS * DIM / 8; i += PREFILL_THREADS) {
         const int row = i / (DIM / 8), column = i % (DIM / 8) * 8;
         uint32_t pairs[4];
-        widen_eight<CACHE>(pairs, raw + row * ROW_BYTES + column * code_bits<CACHE> / 8);
-        if (scaled) {
-            const int group = CACHE == QUIRE_DTYPE_INT4 ? column / INT4_GROUP : 0;
-            const int64_t at = scale_rows[row];
-            const uint32_t scale =
-                at == NO_ROW ? 0u : reinterpret_cast<const unsigned short *>(head + at)[group] * 0x10001u;
-            QK_UNROLL
-            for (int pair = 0; pair < 4; pair++)
-                pairs[pair] = qk_mul_f16x2(pairs[pair], scale);
-        }
+        const int64_t at = scaled ? scale_rows[row] : NO_ROW;
+        widen_eight<CACHE>(pairs, raw + row * ROW_BYTES + column * code_bits<CACHE> / 8,
+                           at != NO_ROW ? head + at : NULL, column);
         store16(to + row * PITCH + column * 2, make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]));
     }
 }

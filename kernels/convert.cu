@@ -65,19 +65,22 @@ template <quire_dtype CACHE>
 __device__ __forceinline__ void load_coded8(const quire__pages &pages, int kv, int head, const row_place &place,
                                             int column, float (&x)[8])
 {
-    float scale = page_scale(pages, kv, head);
     if constexpr (CACHE == QUIRE_DTYPE_INT4) {
-        const uint32_t word[1] = {*reinterpret_cast<const uint32_t *>(place.row + column / 2)};
-        element<CACHE>::unpack(word, x);
-        scale = scale_at(place.scales, column / INT4_GROUP);
+        const uint32_t codes = *reinterpret_cast<const uint32_t *>(place.row + column / 2);
+        const uint32_t run = reinterpret_cast<const uint32_t *>(place.scales)[column / INT4_RUN];
+        const int4_pair scales = int4_scales(run, run, column % INT4_RUN / INT4_GROUP);
+        const float step = f16_pair_load(scales.step).x, zero = static_cast<float>(scales.zero & 15u);
+        QK_UNROLL
+        for (int i = 0; i < 8; i++)
+            x[i] = byte_to_float(codes >> (i / 2 * 4 + i % 2 * 16) & 15u, 8388608.0f + zero) * step;
+        return;
     } else {
         load_elements<CACHE>(place.row + column, x);
-        if (pages.scale_stride != 0)
-            scale = scale_at(place.scales, 0);
+        const float scale = pages.scale_stride != 0 ? scale_at(place.scales, 0) : page_scale(pages, kv, head);
+        QK_UNROLL
+        for (int i = 0; i < 8; i++)
+            x[i] *= scale;
     }
-    QK_UNROLL
-    for (int i = 0; i < 8; i++)
-        x[i] *= scale;
 }
 
 template <quire_dtype CACHE, bool ENCODE, int E>

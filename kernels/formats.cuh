@@ -3,10 +3,11 @@
  *
  *   reading    unpack          a 32-bit word to its codes' numbers in f32, in the order of elements, without a scale
  *              unpack_f16      the same as pairs of f16, for tensor cores. Exact: every code is an f16
+ *              int4_word       int4's word to values, as pairs of f16. Exact, up to 65504
  *              row_scales      where a row's scales are; scale_at one of them
  *   writing    store_row       rows in the registers of some lanes, with their scales, rotated where K is
  *
- * A value is code * scale * page_scale (common.cuh); of the two scales at least one is 1. Scores of an int4 cache need
+ * A value is code * scale * page_scale (common.cuh), of the two scales at least one being 1; int4: (code - zero) * step. Scores of an int4 cache need
  * q rotated in runs of pages.rotation dims (`rotate`), since K is.
  */
 #ifndef QUIRE_KERNELS_FORMATS_CUH
@@ -26,7 +27,7 @@ constexpr int code_bits = CACHE == QUIRE_DTYPE_F32                              
                           : CACHE == QUIRE_DTYPE_INT4                                ? 4
                                                                                      : 8;
 
-constexpr int INT4_GROUP = 16; /* elements of a scale */
+constexpr int INT4_RUN = 32, INT4_GROUP = 8; /* elements of a word of scales, and of a step and a zero in it */
 
 /* ---- codes to numbers -------------------------------------------------------------------------------- */
 
@@ -66,17 +67,7 @@ template <> struct element<QUIRE_DTYPE_INT8> {
     }
 };
 
-/* Of 4 bits: `bytes` has no meaning. A word has eight elements, even ones in its lower half. */
-template <> struct element<QUIRE_DTYPE_INT4> {
-    template <int N> static __device__ __forceinline__ void unpack(const uint32_t *words, float (&x)[N])
-    {
-        QK_UNROLL
-        for (int i = 0; i < N; i++)
-            x[i] = byte_to_float(words[i / 8] >> (i % 8 / 2 * 4 + i % 2 * 16) & 15u, 8388608.0f + 8.0f);
-    }
-};
-
-/* A word's codes as pairs of neighbours: 2 pairs of 8-bit codes, 4 of int4. Exact. */
+/* A word's 8-bit codes as pairs of neighbours. Exact. */
 template <quire_dtype CACHE>
 __device__ __forceinline__ void unpack_f16(uint32_t word, uint32_t (&pairs)[16 / code_bits<CACHE>])
 {
@@ -86,16 +77,40 @@ __device__ __forceinline__ void unpack_f16(uint32_t word, uint32_t (&pairs)[16 /
     } else if constexpr (CACHE == QUIRE_DTYPE_FP8_E5M2) {
         pairs[0] = __byte_perm(word, 0, 0x1404);
         pairs[1] = __byte_perm(word, 0, 0x3424);
-    } else if constexpr (CACHE == QUIRE_DTYPE_INT8) { /* 1024 with a byte in its low bits, less 1024 + 128 */
+    } else { /* 1024 with a byte in its low bits, less 1024 + 128 */
+        static_assert(CACHE == QUIRE_DTYPE_INT8, "8 bits");
         const uint32_t codes = word ^ 0x80808080u;
         pairs[0] = qk_sub_f16x2(__byte_perm(codes, 0x64646464u, 0x4140), 0x64806480u);
         pairs[1] = qk_sub_f16x2(__byte_perm(codes, 0x64646464u, 0x4342), 0x64806480u);
-    } else {
-        static_assert(CACHE == QUIRE_DTYPE_INT4, "a quantised format");
-        QK_UNROLL
-        for (int i = 0; i < 4; i++)
-            pairs[i] = qk_sub_f16x2((word >> (4 * i) & 0x000f000fu) | 0x64006400u, 0x64086408u);
     }
+}
+
+/* int4: step and zero of a group, of two rows or of one twice, as pairs of f16; the zeros plus 1024. `low`, `high`: the
+ * rows' words of scales. */
+struct int4_pair {
+    uint32_t step, zero;
+};
+
+__device__ __forceinline__ int4_pair int4_scales(uint32_t low, uint32_t high, int group)
+{
+    const uint32_t lower = __byte_perm(low, high, 0x5410), upper = __byte_perm(low, high, 0x7632);
+    const uint32_t part = 0x3c003c00u - (lower >> 2 * group & 0x03000300u); /* 1 less eighths */
+    return {qk_mul_f16x2((lower & 0x00ff00ffu) << 7, part), (upper >> 4 * group & 0x000f000fu) | 0x64006400u};
+}
+
+/* The values of the codes in bits 0..3 and 16..19. Exact. */
+__device__ __forceinline__ uint32_t int4_values(uint32_t codes, const int4_pair &scales)
+{
+    return qk_mul_f16x2(qk_sub_f16x2((codes & 0x000f000fu) | 0x64006400u, scales.zero), scales.step);
+}
+
+/* The values of a word of an int4 row as pairs of neighbours; `scales`: of its run. */
+__device__ __forceinline__ void int4_word(uint32_t word, uint32_t scales, int group, uint32_t (&pairs)[4])
+{
+    const int4_pair pair = int4_scales(scales, scales, group);
+    QK_UNROLL
+    for (int i = 0; i < 4; i++)
+        pairs[i] = int4_values(word >> 4 * i, pair);
 }
 
 /* ---- scales ------------------------------------------------------------------------------------------ */
@@ -129,8 +144,8 @@ template <int E> inline row_shape make_row_shape(const quire__pages &pages)
     row_shape shape = {1, 1.0f};
     while (shape.lanes * E < pages.head_dim)
         shape.lanes *= 2;
-    if (pages.dtype == QUIRE_DTYPE_INT4 && shape.lanes == 1 && E < INT4_GROUP)
-        shape.lanes = 2; /* a run of 16 is two lanes' */
+    while (pages.dtype == QUIRE_DTYPE_INT4 && shape.lanes * E < INT4_RUN)
+        shape.lanes *= 2; /* the lanes of a run look for its widest group together */
     if (pages.rotation != 0)
         shape.rotation_factor = 1.0f / sqrtf(static_cast<float>(pages.rotation));
     return shape;
@@ -194,23 +209,6 @@ template <int E> __device__ __forceinline__ float row_magnitude(const float (&x)
     return most;
 }
 
-/* int4: of the 16 columns that this lane's belong to, the value of largest magnitude. */
-template <int E> __device__ __forceinline__ float group_extreme(const float (&x)[E])
-{
-    static_assert(E == 8 || E == INT4_GROUP, "a run is one lane's or two lanes'");
-    float least = 0.0f, most = 0.0f;
-    QK_UNROLL
-    for (int i = 0; i < E; i++) {
-        least = fminf(least, x[i]);
-        most = fmaxf(most, x[i]);
-    }
-    if (E < INT4_GROUP) {
-        least = fminf(least, __shfl_xor_sync(WHOLE_WARP, least, 1));
-        most = fmaxf(most, __shfl_xor_sync(WHOLE_WARP, most, 1));
-    }
-    return most >= -least ? most : least;
-}
-
 /* ---- numbers to codes -------------------------------------------------------------------------------- */
 
 __device__ __forceinline__ uint32_t e5m2_pair_store(float low, float high)
@@ -225,23 +223,107 @@ __device__ __forceinline__ uint32_t int8_store(float x)
     return static_cast<uint32_t>(__float2int_rn(limited)) & 0xffu;
 }
 
-__device__ __forceinline__ uint32_t int4_store(float x)
+/* int4: see host_formats.h, whose operations these are, one by one. */
+__device__ __forceinline__ float limit_code(float code)
 {
-    const float code = rintf(x) + 8.0f;
-    return code == code ? static_cast<uint32_t>(fminf(fmaxf(code, 0.0f), 15.0f)) : 8u;
+    return fminf(fmaxf(code, 0.0f), 15.0f);
 }
 
-/* Eight values that are already times 1 / scale, to the eight codes at `memory`: 8 bytes, int4 4. */
+struct int4_try {
+    float zero, error;
+    uint32_t codes;
+};
+
+__device__ __forceinline__ int4_try int4_try_part(const float (&x)[8], float middle, float step, float inverse)
+{
+    int4_try made = {limit_code(rintf(__fsub_rn(7.5f, __fmul_rn(middle, inverse)))), 0.0f, 0};
+    QK_UNROLL
+    for (int i = 0; i < 8; i++) {
+        const float code = limit_code(rintf(x[i] * inverse) + made.zero);
+        const float off = __fsub_rn(x[i], __fmul_rn(code - made.zero, step));
+        made.error = __fadd_rn(made.error, __fmul_rn(off, off));
+        made.codes |= static_cast<uint32_t>(code) << (i / 2 * 4 + i % 2 * 16);
+    }
+    return made;
+}
+
+struct int4_range {
+    float least, most;
+};
+
+/* NaN becomes 0. */
+__device__ __forceinline__ int4_range find_int4_range(float (&x)[8])
+{
+    int4_range range = {0.0f, 0.0f};
+    QK_UNROLL
+    for (int i = 0; i < 8; i++) {
+        x[i] = x[i] == x[i] ? x[i] : 0.0f;
+        range = {fminf(range.least, x[i]), fmaxf(range.most, x[i])};
+    }
+    return range;
+}
+
+/* A group's codes; gives its part and zero, where they are in the word of its run. */
+__device__ __forceinline__ uint32_t int4_encode_group(const float (&x)[8], const int4_range &range, float unit,
+                                                      int group, uint32_t *codes)
+{
+    const float inverse = unit != 0.0f ? __fdiv_rn(1.0f, unit) : 0.0f, middle = (range.least + range.most) * 0.5f;
+    int4_try best = int4_try_part(x, middle, unit, inverse);
+    uint32_t part = 0;
+    QK_UNROLL
+    for (int i = 1; i < 4; i++) {
+        const float turn = i == 1 ? 8.0f / 7 : i == 2 ? 4.0f / 3 : 1.6f;
+        const int4_try next = int4_try_part(x, middle, unit * (1.0f - i * 0.125f), inverse * turn);
+        if (next.error < best.error) {
+            best = next;
+            part = i;
+        }
+    }
+    *codes = best.codes;
+    return part << (8 + 2 * group) | static_cast<uint32_t>(best.zero) << (16 + 4 * group);
+}
+
+/* Eight or sixteen values of each of some neighbouring lanes, a run of 32 being four lanes' or two's, to codes and the
+ * run's word, which its first lane stores. */
+template <int E>
+__device__ __forceinline__ void int4_store_row(const float (&x)[E], int column, int head_dim, bool exists,
+                                               unsigned char *row, unsigned short *scales)
+{
+    float eight[E / 8][8], widest = 0.0f;
+    int4_range range[E / 8];
+    QK_UNROLL
+    for (int i = 0; i < E; i++)
+        eight[i / 8][i % 8] = x[i];
+    QK_UNROLL
+    for (int i = 0; i < E / 8; i++) {
+        range[i] = find_int4_range(eight[i]);
+        widest = fmaxf(widest, range[i].most - range[i].least);
+    }
+    QK_UNROLL
+    for (int apart = 1; apart < INT4_RUN / E; apart *= 2)
+        widest = fmaxf(widest, __shfl_xor_sync(WHOLE_WARP, widest, apart));
+    const uint32_t half = (f16_pair_store(widest * (1.0f / 15.5f), 0.0f) + 0x7fu) & 0xff80u;
+    const uint32_t unit = half < 0x7b80u ? half : 0x7b80u; /* 61440 */
+    uint32_t word = unit >> 7;
+    QK_UNROLL
+    for (int i = 0; i < E / 8; i++) {
+        uint32_t codes;
+        word |= int4_encode_group(eight[i], range[i], f16_pair_load(unit).x, (column + i * 8) % INT4_RUN / 8, &codes);
+        if (exists && (i == 0 || column + i * 8 < head_dim))
+            *reinterpret_cast<uint32_t *>(row + (column + i * 8) / 2) = codes;
+    }
+    QK_UNROLL
+    for (int apart = 1; apart < INT4_RUN / E; apart *= 2)
+        word |= __shfl_xor_sync(WHOLE_WARP, word, apart);
+    if (exists && column % INT4_RUN == 0)
+        reinterpret_cast<uint32_t *>(scales)[column / INT4_RUN] = word;
+}
+
+/* Eight values that are already times 1 / scale, to the eight codes at `memory`; not int4. */
 template <quire_dtype CACHE>
 __device__ __forceinline__ void store_codes(unsigned char *memory, const float (&x)[8])
 {
-    if constexpr (CACHE == QUIRE_DTYPE_INT4) {
-        uint32_t word = 0;
-        QK_UNROLL
-        for (int i = 0; i < 8; i++)
-            word |= int4_store(x[i]) << (i / 2 * 4 + i % 2 * 16);
-        *reinterpret_cast<uint32_t *>(memory) = word;
-    } else if constexpr (CACHE == QUIRE_DTYPE_INT8) {
+    if constexpr (CACHE == QUIRE_DTYPE_INT8) {
         uint2 words = make_uint2(0, 0);
         QK_UNROLL
         for (int i = 0; i < 4; i++) {
@@ -258,30 +340,14 @@ __device__ __forceinline__ void store_codes(unsigned char *memory, const float (
     }
 }
 
-/* Stores a row and its scales: see row_shape. `exists`: this lane has columns of the row, and it is to be written.
- */
+/* Of a row that is rotated already; not int4. */
 template <quire_dtype CACHE, int E>
-__device__ __forceinline__ void store_row(const quire__pages &pages, const row_shape &shape, int kv, int head,
-                                          float (&x)[E], int column, bool exists, unsigned char *row,
-                                          unsigned short *scales)
+__device__ __forceinline__ void store_turned_row(const quire__pages &pages, const row_shape &shape, int kv, int head,
+                                                 const float (&x)[E], int column, bool exists, unsigned char *row,
+                                                 unsigned short *scales)
 {
     float inverse = 1.0f;
-    if (code_bits<CACHE> <= 8 && pages.rotation != 0) { /* every lane takes part, whatever its row is */
-        float turned[E];
-        QK_UNROLL
-        for (int i = 0; i < E; i++)
-            turned[i] = x[i];
-        rotate(turned, column, pages.rotation, shape.rotation_factor);
-        QK_UNROLL
-        for (int i = 0; i < E; i++)
-            x[i] = kv == 0 ? turned[i] : x[i];
-    }
-    if constexpr (CACHE == QUIRE_DTYPE_INT4) {
-        const row_scale scale = make_scale(group_extreme(x) * -0.125f);
-        inverse = scale.inverse;
-        if (exists && column % INT4_GROUP == 0)
-            scales[column / INT4_GROUP] = scale.bits;
-    } else if constexpr (code_bits<CACHE> == 8) {
+    if constexpr (code_bits<CACHE> == 8) {
         if (pages.scale_stride != 0) {
             constexpr float part = CACHE == QUIRE_DTYPE_INT8 ? 1.0f / 127 : 1.0f / 448;
             const row_scale scale = make_scale(row_magnitude(x, shape.lanes) * part);
@@ -304,6 +370,29 @@ __device__ __forceinline__ void store_row(const quire__pages &pages, const row_s
             eight[e] = code_bits<CACHE> < 16 ? x[i + e] * inverse : x[i + e];
         store_codes<CACHE>(row + (column + i) * code_bits<CACHE> / 8, eight);
     }
+}
+
+/* Stores a row and its scales: see row_shape. `exists`: this lane has columns of the row, and it is to be written.
+ */
+template <quire_dtype CACHE, int E>
+__device__ __forceinline__ void store_row(const quire__pages &pages, const row_shape &shape, int kv, int head,
+                                          float (&x)[E], int column, bool exists, unsigned char *row,
+                                          unsigned short *scales)
+{
+    if (code_bits<CACHE> <= 8 && pages.rotation != 0) { /* every lane takes part, whatever its row is */
+        float turned[E];
+        QK_UNROLL
+        for (int i = 0; i < E; i++)
+            turned[i] = x[i];
+        rotate(turned, column, pages.rotation, shape.rotation_factor);
+        QK_UNROLL
+        for (int i = 0; i < E; i++)
+            x[i] = kv == 0 ? turned[i] : x[i];
+    }
+    if constexpr (CACHE == QUIRE_DTYPE_INT4)
+        int4_store_row(x, column, pages.head_dim, exists, row, scales);
+    else
+        store_turned_row<CACHE>(pages, shape, kv, head, x, column, exists, row, scales);
 }
 
 } /* namespace qk */

@@ -27,7 +27,7 @@ typedef struct quire__pages {
     const float *scales; /* of this layer: [2][kv_heads], FP8 only; NULL: none were given */
     int64_t scale_offset; /* bytes from a head's first row to the scales (f16) of its first token */
     int32_t scale_stride; /* bytes from a token's scales to the next's; 0: the page has none */
-    int32_t scale_group;  /* elements that share a scale */
+    int32_t scale_group;  /* elements that share a scale, int4: a word of scales */
     int32_t rotation;     /* K is rotated in runs of so many dims, and q is to be; 0: neither */
     int32_t value_dim;    /* 0: K and V. Else latent: one row a token, whose first value_dim elements are V as well;
                            * kv_heads is 1, kv_stride 0, no scales */

@@ -101,7 +101,7 @@ typedef enum quire_dtype {
     QUIRE_DTYPE_FP8_E4M3 = 4, /* a scale for each token and head */
     QUIRE_DTYPE_FP8_E5M2 = 5, /* the same; coarser, for engines that want it */
     QUIRE_DTYPE_INT8 = 6,     /* a scale for each token and head */
-    QUIRE_DTYPE_INT4 = 7      /* a scale for each 16 elements; K is stored rotated */
+    QUIRE_DTYPE_INT4 = 7      /* steps and zeros for each 8 elements, 5 bits an element in all; K is stored rotated */
 } quire_dtype;
 
 /* The name that QUIRE_DTYPE has for it, "bf16"; "unknown" for what is no dtype. Never NULL. */
@@ -337,7 +337,7 @@ typedef struct quire_tile {
 /* What kernels need. K of (block, layer, head, token) starts at
  *   arena + block * block_stride + layer * layer_stride + head * head_stride + token * token_stride
  * and V kv_stride bytes further; head_dim elements lie side by side. Where scale_stride is not 0, the token's scales,
- * f16, one for each scale_group elements, start at
+ * an f16 for each scale_group elements (int4: a word of 32 bits for each), start at
  *   arena + block * block_stride + layer * layer_stride + head * head_stride + scale_offset + token * scale_stride
  * and V's kv_stride bytes further. What codes mean: docs/design.md, "Formats". Row i is the i-th sequence that was added.
  * Arrays are on the device. Lent until the step's commit or cancel. */

@@ -194,10 +194,10 @@ static int32_t round_up(int32_t value, int32_t unit)
 quire__format quire__format_of(quire_dtype dtype, int32_t head_dim, bool given_scales)
 {
     if (dtype == QUIRE_DTYPE_INT4) {
-        int32_t groups = (head_dim + QUIRE__INT4_GROUP - 1) / QUIRE__INT4_GROUP;
+        int32_t runs = (head_dim + QUIRE__INT4_RUN - 1) / QUIRE__INT4_RUN;
         return (quire__format){.row_bytes = round_up(head_dim / 2, 16),
-                               .scale_bytes = 2 * groups,
-                               .scale_group = QUIRE__INT4_GROUP,
+                               .scale_bytes = 4 * runs,
+                               .scale_group = QUIRE__INT4_RUN,
                                .rotation = head_dim & -head_dim};
     }
     if (dtype == QUIRE_DTYPE_INT8 || is_fp8(dtype))
@@ -289,32 +289,95 @@ static uint32_t int4_shift(int32_t element)
     return (uint32_t)(4 * (element % 8 / 2) + 16 * (element % 2));
 }
 
+/* A group of 8 as one of its parts would store it. */
+typedef struct int4_try {
+    float zero, error;
+    uint32_t codes; /* a word of the row */
+} int4_try;
+
+/* A step to each of the parts, and its inverse, both of 1. */
+static const float int4_steps[4] = {1.0f, 0.875f, 0.75f, 0.625f};
+static const float int4_inverses[4] = {1.0f, 8.0f / 7, 4.0f / 3, 1.6f};
+
+static float limit_code(float code) /* NaN: 0 */
+{
+    return code > 0 ? (code < 15 ? code : 15) : 0;
+}
+
+/* No expression has a product and a sum, which a compiler may fuse. */
+static int4_try int4_try_part(const float *values, float middle, float step, float inverse)
+{
+    float middle_steps = middle * inverse;
+    int4_try made = {.zero = limit_code(rintf(7.5f - middle_steps))};
+    for (int32_t i = 0; i < QUIRE__INT4_GROUP; i++) {
+        float steps = values[i] * inverse, code = limit_code(rintf(steps) + made.zero);
+        float stored = (code - made.zero) * step, off = values[i] - stored, square = off * off;
+        made.error += square;
+        made.codes |= (uint32_t)code << int4_shift(i);
+    }
+    return made;
+}
+
+/* A group's codes, and its part and zero where they are in the word of a run's first group. */
+static uint32_t int4_group_encode(const float *values, float unit, float inverse, uint32_t *codes)
+{
+    float least, most;
+    uint32_t part = 0;
+    find_range(values, QUIRE__INT4_GROUP, &least, &most);
+    float middle = (least + most) * 0.5f;
+    int4_try best = int4_try_part(values, middle, unit, inverse);
+    for (uint32_t i = 1; i < 4; i++) {
+        int4_try next = int4_try_part(values, middle, unit * int4_steps[i], inverse * int4_inverses[i]);
+        if (next.error < best.error) {
+            best = next;
+            part = i;
+        }
+    }
+    *codes = best.codes;
+    return part << 8 | (uint32_t)best.zero << 16;
+}
+
+/* `values`: of a run, and zeros. Gives the run's word. */
+static uint32_t int4_run_encode(const float values[QUIRE__INT4_RUN], uint32_t codes[QUIRE__INT4_GROUPS])
+{
+    float range = 0, least, most;
+    for (int32_t g = 0; g < QUIRE__INT4_GROUPS; g++) {
+        find_range(values + g * QUIRE__INT4_GROUP, QUIRE__INT4_GROUP, &least, &most);
+        range = most - least > range ? most - least : range;
+    }
+    uint32_t half = (f16_store(range * (1.0f / 15.5f)) + 0x7fu) & 0xff80u, word;
+    half = half > 0x7b80u ? 0x7b80u : half; /* 61440 */
+    float unit = f16_load((uint16_t)half), inverse = unit != 0 ? 1.0f / unit : 0;
+    word = half >> 7;
+    for (uint32_t g = 0; g < QUIRE__INT4_GROUPS; g++) {
+        uint32_t made = int4_group_encode(values + g * QUIRE__INT4_GROUP, unit, inverse, &codes[g]);
+        word |= (made & 0x300u) << 2 * g | (made & 0xf0000u) << 4 * g;
+    }
+    return word;
+}
+
 static void int4_encode(const quire__pages *pages, const float *values, unsigned char *row, unsigned char *scales)
 {
-    float inverse = 0;
-    for (int32_t word = 0; word < pages->head_dim; word += 8) {
-        uint32_t codes = 0;
-        if (word % QUIRE__INT4_GROUP == 0) {
-            int32_t left = pages->head_dim - word, count = left < QUIRE__INT4_GROUP ? left : QUIRE__INT4_GROUP;
-            float least, most;
-            find_range(values + word, count, &least, &most);
-            inverse = scale_store((most >= -least ? most : least) * -0.125f, scales + word / QUIRE__INT4_GROUP * 2);
-        }
-        for (int32_t i = 0; i < 8; i++) {
-            float code = rintf(values[word + i] * inverse) + 8.0f;
-            code = code != code ? 8.0f : code < 0.0f ? 0.0f : code > 15.0f ? 15.0f : code;
-            codes |= (uint32_t)code << int4_shift(i);
-        }
-        memcpy(row + word / 2, &codes, sizeof codes);
+    for (int32_t first = 0; first < pages->head_dim; first += QUIRE__INT4_RUN) {
+        int32_t left = pages->head_dim - first, count = left < QUIRE__INT4_RUN ? left : QUIRE__INT4_RUN;
+        float run[QUIRE__INT4_RUN] = {0};
+        uint32_t codes[QUIRE__INT4_GROUPS], word;
+        for (int32_t i = 0; i < count; i++)
+            run[i] = values[first + i] == values[first + i] ? values[first + i] : 0;
+        word = int4_run_encode(run, codes);
+        memcpy(scales + first / QUIRE__INT4_RUN * 4, &word, sizeof word);
+        memcpy(row + first / 2, codes, (size_t)count / 2);
     }
 }
 
 static void int4_decode(const quire__pages *pages, const unsigned char *row, const unsigned char *scales, float *values)
 {
     for (int32_t i = 0; i < pages->head_dim; i++) {
-        uint32_t codes;
+        uint32_t codes, word, g = (uint32_t)(i % QUIRE__INT4_RUN / QUIRE__INT4_GROUP);
         memcpy(&codes, row + i / 8 * 4, sizeof codes);
-        values[i] = ((float)(codes >> int4_shift(i) & 15u) - 8.0f) * scale_load(scales + i / QUIRE__INT4_GROUP * 2);
+        memcpy(&word, scales + i / QUIRE__INT4_RUN * 4, sizeof word);
+        float step = f16_load((uint16_t)((word & 0xffu) << 7)) * int4_steps[word >> (8 + 2 * g) & 3u];
+        values[i] = ((float)(codes >> int4_shift(i) & 15u) - (float)(word >> (16 + 4 * g) & 15u)) * step;
     }
 }
 

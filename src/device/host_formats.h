@@ -8,18 +8,28 @@
  *   f32 f16 bf16       the number                                   code                   512  256  256
  *   fp8, fp8_e5m2      8-bit float, saturating                      code * scale           128 (+ 2)
  *   int8               -127..127, two's complement                  code * scale           128 + 2
- *   int4               0..15; K rotated (below)                     (code - 8) * scale      64 + 16
+ *   int4               0..15; K rotated (below)                     (code - zero) * step    64 + 16
  *
  * The scale of fp8 is the caller's, one a layer, K/V and kv head, or, where he gives none, one a token like int8's. A
  * token's scales are f16, made from the values alone:
  *
  *   fp8                one a row            s = f16(max |x| / 448)              448: the largest e4m3, and exact in e5m2
  *   int8               one a row            s = f16(max |x| / 127)
- *   int4               one a run of 16      s = f16(m / -8), m the value of largest magnitude (of m and -m the positive):
- *                                           its code is 0, so that all 16 codes are used
  *
  * with products for the quotients, s limited to +-65504, and code = round(x * (1 / s)) to nearest even, limited to the
  * codes there are. A scale of 0 gives the codes of 0. NaN counts for no maximum, and has the code of 0 (fp8: of NaN).
+ *
+ * int4 has a word of 32 bits for each run of 32 elements, four groups of 8 (absent elements count as zeros):
+ *
+ *   bits 0..7          unit     a float of 5 bits of exponent and 3 of mantissa, no sign: an f16 less its last 7 bits
+ *   bits 8 + 2 g..     part     of group g, 0..3: its step is unit * (8 - part) / 8
+ *   bits 16 + 4 g..    zero     of group g: its code that stands for 0
+ *
+ * A group's range is its most less its least, 0 among them. unit is f16(range / 15.5) of the widest group, rounded up and
+ * limited to 61440. Of the four parts a group has the one whose values lie nearest to the given ones, by the sum of
+ * squares in f32, element 0 first; of equals the lowest. Its zero is round(7.5 - middle / step), its codes are
+ * round(x / step) + zero, both limited to 0..15, with products by 1 / unit times 1, 8/7, 4/3 or 8/5 for the quotients.
+ * Codes less zero, steps and their products are exact in f16. NaN counts as 0.
  *
  * int4's K is rotated before it is quantised: in runs of `rotation` dims (the largest power of two that divides
  * head_dim) by the Hadamard matrix in Sylvester's order over its square root. That is orthonormal and its own inverse, so
@@ -35,7 +45,7 @@
 
 #include "kernels/launch.h"
 
-enum { QUIRE__INT4_GROUP = 16 };
+enum { QUIRE__INT4_RUN = 32, QUIRE__INT4_GROUP = 8, QUIRE__INT4_GROUPS = QUIRE__INT4_RUN / QUIRE__INT4_GROUP };
 
 /* ---- elements: not int4 ---------------------------------------------------------------------------------------- */
 
@@ -48,7 +58,7 @@ size_t quire__dtype_bytes(quire_dtype dtype);                           /* int4:
 typedef struct quire__format {
     int32_t row_bytes;   /* of a token: head_dim codes; of 8 bits and less, up to a multiple of 16 */
     int32_t scale_bytes; /* of a token; 0: no scales in the page */
-    int32_t scale_group; /* elements that share one scale; of the last ones there may be fewer */
+    int32_t scale_group; /* elements that share one scale, int4: one word; of the last ones there may be fewer */
     int32_t rotation;    /* of K, in dims; 0: none */
 } quire__format;
 

@@ -436,30 +436,27 @@ V_INLINE vf v_codes_of_int4(const unsigned char *row, int first)
     return v_from_int((vi)(v_shift_right(words, shift) & 15u));
 }
 
-/* `count` f16 that lie side by side, as floats; no byte past them is read. */
-V_INLINE void v_halves_to_floats(const unsigned char *from, int count, float *to)
+/* What the codes of int4's group `groups` of each word are multiplied with, and what is added then (host_formats.h).
+ * Exact. */
+V_INLINE void v_int4_scales(vu words, vu groups, vf *step, vf *shift)
 {
-    int i = 0;
-#if defined(__AVX2__)
-    for (; i + 8 <= count; i += 8)
-        _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(from + 2 * i))));
-    if (i + 4 <= count) {
-        _mm_storeu_ps(to + i, _mm_cvtph_ps(_mm_loadl_epi64((const __m128i *)(const void *)(from + 2 * i))));
-        i += 4;
-    }
-    for (; i < count; i++) {
-        uint16_t half;
-        memcpy(&half, from + 2 * i, sizeof half);
-        to[i] = _cvtsh_ss(half);
-    }
-#else
-    for (; i < count; i += W) {
-        vu16 some = {0};
-        for (int j = 0; j < W && i + j < count; j++)
-            memcpy((unsigned char *)&some + 2 * j, from + 2 * (i + j), 2);
-        v_store(to + i, v_from_halves(some));
-    }
-#endif
+    vf zero = v_from_int((vi)(v_shift_right(words, groups * 4u + 16u) & 15u));
+    vf part = v_from_int((vi)(8u - (v_shift_right(words, groups * 2u + 8u) & 3u)));
+    *step = v_from_f16((words & 0xffu) << 7) * (part * v_splat(0.125f));
+    *shift = -zero * *step;
+}
+
+/* W elements of an int4 row, from `first` (a multiple of W) on, as values; `scales`: the row's words, one a run. */
+V_INLINE vf v_from_int4(const unsigned char *row, const unsigned char *scales, int first)
+{
+    static const uint32_t groups[16] = {0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1};
+    uint32_t word;
+    vu group;
+    vf step, shift;
+    memcpy(&word, scales + first / 32 * 4, sizeof word);
+    memcpy(&group, groups, sizeof group);
+    v_int4_scales(((vu)v_splat(0)) + word, group + (uint32_t)(first % 32 / 8), &step, &shift);
+    return v_fma(v_codes_of_int4(row, first), step, shift);
 }
 
 /* Not zero where one of four codes is a NaN. */
