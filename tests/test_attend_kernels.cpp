@@ -29,8 +29,7 @@ static bool small_run()
     return true;
 #endif
 #endif
-    const char *text = getenv("QUIRE_TEST_SMALL");
-    return text && text[0] == '1';
+    return test_is_small();
 }
 
 static bool left_out(int number)

@@ -268,7 +268,7 @@ static void slru_s3fifo_and_lfu_equal_simple_simulators(void **state)
 {
     (void)state;
     static const char *const names[] = {[SIM_SLRU] = "slru", [SIM_S3FIFO] = "s3fifo", [SIM_LFU] = "lfu"};
-    uint64_t random = test_seed("evict_simulators", 37), requests = getenv("QUIRE_TEST_SMALL") ? 600 : 3000;
+    uint64_t random = test_seed("evict_simulators", 37), requests = test_is_small() ? 600 : 3000;
     for (int kind = 0; kind < 3; kind++) {
         desk d;
         quire__book_config config = config_of(names[kind], SIM_SLOTS, 0);

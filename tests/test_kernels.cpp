@@ -32,8 +32,7 @@ static bool small_run()
     return true;
 #endif
 #endif
-    const char *text = getenv("QUIRE_TEST_SMALL");
-    return text && text[0] == '1';
+    return test_is_small();
 }
 
 static void need_device()

@@ -19,12 +19,6 @@ static void need_device()
         SKIP_BECAUSE("%s", why);
 }
 
-static bool small_run()
-{
-    const char *text = getenv("QUIRE_TEST_SMALL");
-    return text && text[0] == '1';
-}
-
 enum { LAYERS = 2, LAYER = 1, ROW = 576, VALUES = 512 };
 
 /* Latent pages on the host, with a gap after each layer; 0xff until something is stored. */
@@ -228,7 +222,7 @@ static void latent_attention_is_within_its_bound_of_float64(void **)
         const double bound = cache == QUIRE_DTYPE_BF16 ? 8e-3 : 1e-3;
         double worst = 0;
         for (int heads : {1, 16, 20, 32, 64, 100}) {
-            if (small_run() && heads != 20 && heads != 100)
+            if (test_is_small() && heads != 20 && heads != 100)
                 continue;
             const int block_tokens = 1 << number % 7;
             const quire_dtype q = number % 3 == 0 ? QUIRE_DTYPE_F32 : number % 3 == 1 ? QUIRE_DTYPE_F16 : QUIRE_DTYPE_BF16;

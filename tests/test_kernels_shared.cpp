@@ -16,12 +16,6 @@ static void need_device()
         SKIP_BECAUSE("%s", why);
 }
 
-static bool small_run()
-{
-    const char *text = getenv("QUIRE_TEST_SMALL");
-    return text && text[0] == '1';
-}
-
 struct Group {
     int members, prefix; /* tokens, a multiple of the block */
 };
@@ -194,7 +188,7 @@ static void sharing_a_prefix_gives_what_attending_alone_gives(void **)
         double worst = 0;
         for (int dim : {64, 128}) {
             for (int group : {1, 4, 5, 8, 17}) {
-                if (small_run() && number++ % 4 != 0)
+                if (test_is_small() && number++ % 4 != 0)
                     continue;
                 const int block = 1 << (number % 6);
                 SharedProblem problem({cache, 2, 1 + number % 2, dim, block, 0, 16}, group, tensors[number % 3],

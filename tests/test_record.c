@@ -202,8 +202,7 @@ static void a_recording_is_replayed_to_the_same_hits(void **state)
 {
     (void)state;
     uint64_t seed = test_seed("record", 21);
-    const char *small = getenv("QUIRE_TEST_SMALL");
-    for (uint64_t i = 0; i < (small && *small == '1' ? 3 : 20); i++)
+    for (uint64_t i = 0; i < (test_is_small() ? 3 : 20); i++)
         check_rerun(seed + i, "lru", i % 2, 60 + (uint32_t)(i % 5) * 10, i % 3 ? 100 : 0);
 }
 

@@ -47,7 +47,7 @@ static void the_index_knows_what_the_nodes_have(void **state)
     for (int n = 0; n < NODES; n++)
         assert_int_equal(replay_node_open(&nodes[n], &config, &error), 0);
     assert_int_equal(replay_router_open(&router, NODES, BLOCK, 4096, &error), 0);
-    for (int i = 0; i < (replay_small() ? 300 : 3000); i++) {
+    for (int i = 0; i < (test_is_small() ? 300 : 3000); i++) {
         uint32_t s = (uint32_t)(quire__random(&seed) % SESSIONS),
                  n = (uint32_t)(quire__random(&seed) % NODES);
         if (lengths[s] > LONGEST - 700)

@@ -37,7 +37,7 @@ static void every_policys_curve_is_within_two_points_of_exact_runs(void **state)
         double worst = 0;
         if (replay_curve_make(&curve, &job, policies[p], 0, &error))
             fail_msg("%s", error.text);
-        for (size_t k = replay_small() ? 7 : 0; k < 8; k++) {
+        for (size_t k = test_is_small() ? 7 : 0; k < 8; k++) {
             size_t i = k * (curve.points - 1) / 7;
             double apart = points(&job, curve.hits[i]) -
                            points(&job, exact(&job, policies[p], curve.capacities[i], 0).hit_device);

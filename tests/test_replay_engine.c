@@ -32,7 +32,7 @@ static void nothing_is_lost_however_short_memory_is(void **state)
     uint64_t seed = test_seed("engine", 3), all = job.trace.input_tokens + job.trace.output_tokens,
              preempted = 0;
     uint32_t longest = job.trace.longest / 16 + 1;
-    for (int i = 0; i < (replay_small() ? 4 : 16); i++) {
+    for (int i = 0; i < (test_is_small() ? 4 : 16); i++) {
         replay_engine_model model = usual;
         model.batch = 1 + (uint32_t)(quire__random(&seed) % 100);
         model.step_tokens = 100 + (uint32_t)(quire__random(&seed) % 10000);

@@ -13,12 +13,6 @@
 #include "read.h"
 #include "support/naive_lru.h"
 
-static bool small(void)
-{
-    const char *text = getenv("QUIRE_TEST_SMALL");
-    return text && strcmp(text, "1") == 0;
-}
-
 static replay_trace read_trace(const char *path)
 {
     replay_trace trace;
@@ -113,7 +107,7 @@ static void lru_finds_what_a_simple_simulator_finds_in_random_traces(void **stat
     (void)state;
     static const uint32_t sizes[] = {1, 4, 16, 32}, capacities[] = {340, 90, 30, 12};
     uint64_t seed = test_seed("lru", 7), found = 0;
-    for (uint32_t i = 0; i < (small() ? 8 : 60); i++) {
+    for (uint32_t i = 0; i < (test_is_small() ? 8 : 60); i++) {
         replay_trace trace = random_trace(seed + i, 300, 2 + i % 5);
         uint32_t at = i % 4, tight = (trace.longest + sizes[at] - 1) / sizes[at];
         found += compare(&trace, sizes[at], capacities[at] + i, i % 2);
@@ -263,7 +257,7 @@ static void the_clairvoyant_is_as_good_as_one_that_looks_at_every_future(void **
 {
     (void)state;
     uint64_t seed = test_seed("clairvoyant", 11), gained = 0;
-    for (uint32_t i = 0; i < (small() ? 10 : 60); i++) {
+    for (uint32_t i = 0; i < (test_is_small() ? 10 : 60); i++) {
         replay_trace trace = random_pieces(seed + i);
         replay_paths paths;
         replay_error error;

@@ -3,21 +3,13 @@
 #include "support/testing.h"
 
 #include <stdio.h>
-#include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "cache/cache.h"
+#include "support/fences.h"
 #include "support/small_cache.h"
-#include "support/world.h"
 
 enum { TIMEOUT_US = 10 * 1000 * 1000 };
-
-static uint32_t seed_count(uint32_t standard)
-{
-    const char *small = getenv("QUIRE_TEST_SMALL");
-    return small != NULL && strcmp(small, "1") == 0 ? standard / 5 : standard;
-}
 
 static world_options elastic_world(uint64_t seed)
 {
@@ -62,37 +54,11 @@ static void failing_and_late_copies_lose_no_block(void **state)
     run_worlds(seed_count(40), false, true);
 }
 
-/* In a child: a debug build's assertions may notice first. */
-static bool caught(const world_options *options)
-{
-    int status = 0;
-    fflush(NULL);
-    pid_t child = fork();
-    if (child == 0) {
-        world_result result;
-        alarm(60);
-        if (freopen("/dev/null", "w", stderr) == NULL)
-            _exit(2);
-        _exit(world_run(options, &result) ? 0 : 1);
-    }
-    assert_int_equal(waitpid(child, &status, 0), child);
-    return !(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-}
-
 static void removing_the_wait_before_memory_goes_is_seen(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 60; seed++) {
-        world_options options = elastic_world(seed);
-        options.cache_holes = QUIRE__CACHE_HOLE_UNMAP;
-        if (!caught(&options))
-            continue;
-        print_message("without the wait before memory goes: seed %llu fails\n", (unsigned long long)seed);
-        options.cache_holes = 0;
-        assert_false(caught(&options));
-        return;
-    }
-    fail_msg("no seed failed: the test does not see this fence");
+    some_seed_must_fail(elastic_world, 60, (missing_fence){.fence = "the wait before memory goes",
+                                                           .cache_holes = QUIRE__CACHE_HOLE_UNMAP});
 }
 
 /* ---- on the host device -------------------------------------------------------------------------------------- */

@@ -3,23 +3,14 @@
 #include "support/testing.h"
 
 #include <stdio.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "cache/cache.h"
 #include "device/device_sim.h"
+#include "support/fences.h"
 #include "support/small_cache.h"
-#include "support/world.h"
 
 enum { WAIT_US = 20 * 1000 * 1000 };
-
-static uint32_t seed_count(uint32_t standard)
-{
-    const char *small = getenv("QUIRE_TEST_SMALL");
-    return small != NULL && strcmp(small, "1") == 0 ? standard / 5 : standard;
-}
 
 static world_options world_of(uint64_t seed)
 {
@@ -72,37 +63,11 @@ static void a_restore_that_fails_takes_its_rows_out_of_the_step(void **state)
     assert_true(failing.ahead > 0 && failing.lost + late.lost > 0);
 }
 
-/* In a child: a debug build's assertions may notice first. */
-static bool caught(const world_options *options)
-{
-    int status = 0;
-    fflush(NULL);
-    pid_t child = fork();
-    if (child == 0) {
-        world_result result;
-        alarm(60);
-        if (freopen("/dev/null", "w", stderr) == NULL)
-            _exit(2);
-        _exit(world_run(options, &result) ? 0 : 1);
-    }
-    assert_int_equal(waitpid(child, &status, 0), child);
-    return !(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-}
-
 static void removing_a_layers_wait_for_its_part_is_seen(void **state)
 {
     (void)state;
-    for (uint64_t seed = 1; seed <= 200; seed++) {
-        world_options options = world_of(seed);
-        options.mover_holes = QUIRE__MOVER_HOLE_PARTS;
-        if (!caught(&options))
-            continue;
-        print_message("without a layer's wait for its part: seed %llu fails\n", (unsigned long long)seed);
-        options.mover_holes = 0;
-        assert_false(caught(&options));
-        return;
-    }
-    fail_msg("no seed failed: the test does not see this fence");
+    some_seed_must_fail(world_of, 200, (missing_fence){.fence = "a layer's wait for its part",
+                                                       .mover_holes = QUIRE__MOVER_HOLE_PARTS});
 }
 
 /* ---- with time ----------------------------------------------------------------------------------------------- */

@@ -11,13 +11,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Seeds of a random test; fewer for the sanitizers. */
-static uint64_t seeds(uint64_t most)
-{
-    const char *small = getenv("QUIRE_TEST_SMALL");
-    return small && *small == '1' ? most / 4 : most;
-}
-
 enum { MOST_PROMPT = 160, MOST_GENERATED = 48, MOST_DRAFT = 8, MOST_BEAMS = 6 };
 
 static const int32_t stop_id = 7;
@@ -139,7 +132,7 @@ static void test_speculation_gives_the_tokens_of_plain_greedy_decoding(void **st
     const rig *r = *state;
     uint64_t drafted = 0, accepted = 0, steps = 0, generated = 0, copies = 0;
     int32_t prompt[MOST_PROMPT], want[MOST_GENERATED];
-    for (uint64_t seed = 1; seed <= seeds(40); seed++) {
+    for (uint64_t seed = 1; seed <= seed_count(40); seed++) {
         uint64_t random = seed;
         uint32_t block_tokens = 1u << below(&random, 5);
         quire_cache *cache = open_cache(r->model, block_tokens, 2 * TINY_CONTEXT / block_tokens);
@@ -212,7 +205,7 @@ static void test_beams_that_share_and_split_are_those_of_a_search_without_a_cach
 {
     const rig *r = *state;
     uint64_t forks = 0, closes = 0, copies = 0, none = 0;
-    for (uint64_t seed = 1; seed <= seeds(24); seed++) {
+    for (uint64_t seed = 1; seed <= seed_count(24); seed++) {
         beams_result shared, alone;
         search(r->model, seed, true, &shared, &copies);
         search(r->model, seed, false, &alone, &none);
@@ -290,7 +283,7 @@ static void search_real(const char *variable)
 {
     const char *path = getenv(variable);
     if (!path || !*path) SKIP_BECAUSE("%s is not set", variable);
-    if (seeds(4) < 4) SKIP_BECAUSE("QUIRE_TEST_SMALL is set");
+    if (test_is_small()) SKIP_BECAUSE("QUIRE_TEST_SMALL is set");
     static session s;
     session_options options;
     infer_error error;

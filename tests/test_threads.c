@@ -171,7 +171,7 @@ static void run_crew(const char *device, uint64_t seed)
     options.device = device;
     options.max_sequences = CALLERS * OWN + CALLERS + 1;
     options.max_step_tokens = LONGEST;
-    crew = (struct crew){.rounds = getenv("QUIRE_TEST_SMALL") ? 2000 : 20000, .seed = seed, .callers = CALLERS};
+    crew = (struct crew){.rounds = test_is_small() ? 2000 : 20000, .seed = seed, .callers = CALLERS};
     pthread_mutex_init(&crew.shared, NULL);
     write_prompts(&crew, &seed);
     assert_int_equal(quire_cache_open(&crew.cache, &options), QUIRE_OK);

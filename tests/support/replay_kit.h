@@ -8,12 +8,6 @@
 
 #include "job.h"
 
-static inline bool replay_small(void)
-{
-    const char *text = getenv("QUIRE_TEST_SMALL");
-    return text && strcmp(text, "1") == 0;
-}
-
 /* The excerpt of the conversation trace, with the model of the defaults and blocks of 16 tokens; LRU unless
  * the test sets another. Skips where JSON cannot be read. `options` must outlive the job. */
 static inline void replay_open_fixture(replay_job *job, replay_options *options)
