@@ -150,7 +150,8 @@ template <int E>
 __device__ __forceinline__ void turn_row(float (&x)[E], const quire__rope &rope, const quire_tensor &source,
                                          int64_t token, int64_t row, int column, bool wide)
 {
-    const float *table = rope.table + static_cast<int64_t>(rope.positions[token]) * rope.dims;
+    /* -1: an empty row, whatever comes of it */
+    const float *table = rope.table + static_cast<int64_t>(max(rope.positions[token], 0)) * rope.dims;
     float other[E];
     if (rope.interleaved) {
         QK_UNROLL

@@ -340,7 +340,7 @@ typedef struct quire_tile {
  * an f16 for each scale_group elements (int4: a word of 32 bits for each), start at
  *   arena + block * block_stride + layer * layer_stride + head * head_stride + scale_offset + token * scale_stride
  * and V's kv_stride bytes further. What codes mean: docs/design.md, "Formats". Row i is the i-th sequence that was added.
- * Arrays are on the device. Lent until the step's commit or cancel. */
+ * Arrays are on the device, at the same addresses in every step of the cache. Lent until the step's commit or cancel. */
 typedef struct quire_view {
     void *arena;
     int64_t block_stride, layer_stride, kv_stride, head_stride, token_stride; /* bytes */
@@ -378,6 +378,18 @@ QUIRE_API quire_status quire_step_begin(quire_cache *cache, void *stream, quire_
  * sequence is shorter than it was said to be (quire_seq_get); QUIRE_ERANGE: the sequence would be longer than
  * it may be; QUIRE_EINVAL. In each case other sequences and this one are as before. */
 QUIRE_API quire_status quire_step_add(quire_step *step, quire_seq seq, const int32_t *tokens, size_t count);
+/* Before submit: a decode step that is captured as a CUDA graph once and replayed in later steps. Each row has one token; the
+ * view then has exactly `rows` rows, tokens and decodes, those behind the step's own empty (position and slot -1: nothing is
+ * stored, and their output is zeros), and `longest_context` as given. Over such a view quire_append* and quire_attend* do
+ * nothing but launch kernels: no copy, wait, allocation or question to an event. What they launch depends on the two numbers,
+ * the tensors given and the cache's memory, whose addresses never change (see quire_view); what differs from step to step they
+ * read from the view's arrays. So a graph of these calls may be replayed, on the step's stream, between submit and commit of
+ * any later step with the same two numbers: after evictions, copies-on-write, restores and quire_cache_resize too. All parts
+ * of restores (restore_parts) have been waited for at submit. Prefixes that rows share are read by each row.
+ * QUIRE_EINVAL: rows is 0, or above max_sequences or max_step_tokens; longest_context is 0 or above max_seq_tokens. At submit:
+ * the step has more rows, a row of several tokens, or one with a longer context; it may then be cancelled, or the call made
+ * again with other numbers. QUIRE_EUNSUPPORTED: the cache has several groups. */
+QUIRE_API quire_status quire_step_graph(quire_step *step, uint32_t rows, uint32_t longest_context);
 /* Enqueues the copies and tables that the step needs. From here the view may be used. */
 QUIRE_API quire_status quire_step_submit(quire_step *step);
 /* The view of one group; NULL before submit or for a group that there is not. */

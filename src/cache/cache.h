@@ -58,6 +58,7 @@ struct quire_step {
     quire__row *sent;      /* [max_sequences], scratch of submit */
     uint32_t row_count, tokens;
     uint64_t restore;     /* the newest restore that a row runs ahead of; 0: none does */
+    uint32_t graph_rows, graph_context; /* quire_step_graph; 0: not asked for */
     uint32_t parts_ready; /* of that restore, the stream waits for so many parts already */
     quire__plan plan;         /* copies, at most one a row */
     quire__block_pair *pairs; /* the same, for the kernel */
@@ -128,6 +129,7 @@ quire_status quire__cache_pause_unlocked(quire_cache *cache, uint64_t deadline_u
 quire_status quire__step_await_layer(quire_step *step, uint32_t layer);
 /* The view but for its tables; the copies of pairs[0 .. count) that the step begins with. */
 void quire__step_fill_view(quire_step *step);
+void quire__step_shape_view(quire_step *step); /* for a graph, behind the tables */
 quire_status quire__step_copy_blocks(quire_step *step, uint32_t count);
 /* The end of a step, however it ended. */
 void quire__step_finish(quire_step *step);

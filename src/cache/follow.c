@@ -29,6 +29,7 @@ quire_status quire__follow_step(quire_cache *cache, quire__stream *stream, uint6
     memmove(step->sent, rows, row_count * sizeof *rows);
     memcpy(step->pairs, pairs, pair_count * sizeof *pairs);
     quire__step_fill_view(step);
+    quire__tables_pad(cache->tables, step->graph_rows);
     quire_status status = quire__tables_send(cache->tables, step->stream, step->sent, row_count, &step->view);
     if (status == QUIRE_OK)
         status = quire__step_copy_blocks(step, pair_count);
@@ -36,6 +37,7 @@ quire_status quire__follow_step(quire_cache *cache, quire__stream *stream, uint6
         quire__tables_forget(cache->tables);
         return status;
     }
+    quire__step_shape_view(step);
     step->prefixes_found = false;
     step->shared.group_count = 0;
     step->state = QUIRE__STEP_SUBMITTED;

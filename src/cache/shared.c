@@ -80,6 +80,8 @@ quire_status quire__shared_attend(quire_cache *cache, quire__attend_args *args)
 {
     quire_step *step = &cache->step;
 
+    if (step->graph_rows > 0) /* another step may share otherwise, and a capture takes no copies */
+        return QUIRE_OK;
     if (cache->share_least == 0 || args->count < 2 || !has_kernel(args))
         return QUIRE_OK;
     find(step);

@@ -9,6 +9,7 @@
  * Why a commit need not wait for the device: whoever reads a block sealed here does so in a later step, and steps are
  * chained; an offload waits for the mark.
  */
+#include "base/check.h"
 #include "base/clock.h"
 #include "base/status.h"
 #include "cache/cache.h"
@@ -28,6 +29,7 @@ static quire_status begin(quire_cache *cache, void *stream)
     step->number = ++cache->steps;
     step->row_count = step->tokens = step->parts_ready = 0;
     step->restore = 0;
+    step->graph_rows = step->graph_context = 0;
     step->state = QUIRE__STEP_ADDING;
     quire__book_set_time(cache->book, quire__clock_us());
     quire__book_step_begin(cache->book, step->number);
@@ -195,6 +197,51 @@ static void gather_rows(quire_step *step)
     }
 }
 
+quire_status quire_step_graph(quire_step *step, uint32_t rows, uint32_t longest_context)
+{
+    if (step == NULL || step->state != QUIRE__STEP_ADDING)
+        return quire__fail(QUIRE_ESTATE, "quire_step_graph needs a step that was begun and not submitted");
+    const quire_options *options = &step->cache->options;
+    if (options->group_count != 1)
+        return quire__fail(QUIRE_EUNSUPPORTED, "steps for graphs are of one group of layers; the cache has %u",
+                           options->group_count);
+    if (rows == 0 || rows > options->max_sequences || rows > options->max_step_tokens)
+        return quire__fail(QUIRE_EINVAL, "rows is %u; it must be 1 to max_sequences (%u) and max_step_tokens (%u)", rows,
+                           options->max_sequences, options->max_step_tokens);
+    if (longest_context == 0 || longest_context > options->max_seq_tokens)
+        return quire__fail(QUIRE_EINVAL, "longest_context is %u; it must be 1 to max_seq_tokens (%u)", longest_context,
+                           options->max_seq_tokens);
+    step->graph_rows = rows;
+    step->graph_context = longest_context;
+    return QUIRE_OK;
+}
+
+/* Do the rows fit what a graph was promised? */
+static quire_status check_graph(quire_step *step)
+{
+    if (step->graph_rows == 0)
+        return QUIRE_OK;
+    if (step->row_count > step->graph_rows)
+        return quire__fail(QUIRE_EINVAL, "the step has %u rows, more than the %u that quire_step_graph was told",
+                           step->row_count, step->graph_rows);
+    for (uint32_t i = 0; i < step->row_count; i++) {
+        uint32_t length = quire__book_seq_length(step->cache->book, step->rows[i].seq) + 1;
+        if (step->rows[i].added != 1 || length > step->graph_context)
+            return quire__fail(QUIRE_EINVAL, "row %u has %u new tokens and a context of %u; for a graph it must be 1, and "
+                               "at most the %u that quire_step_graph was told", i, step->rows[i].added, length,
+                               step->graph_context);
+    }
+    return QUIRE_OK;
+}
+
+void quire__step_shape_view(quire_step *step)
+{
+    if (step->graph_rows == 0)
+        return;
+    step->view.longest_context = step->graph_context;
+    QUIRE__ASSERT(step->view.rows == step->graph_rows && step->view.decodes == step->graph_rows);
+}
+
 /* What is sent belongs to the step's sequences, which nobody else changes while they are in it: without the lock. */
 quire_status quire_step_submit(quire_step *step)
 {
@@ -203,9 +250,14 @@ quire_status quire_step_submit(quire_step *step)
     quire_cache *cache = step->cache;
 
     quire__cache_lock(cache);
-    gather_rows(step);
+    quire_status fits = check_graph(step);
+    if (fits == QUIRE_OK)
+        gather_rows(step);
     quire__cache_unlock(cache);
+    if (fits != QUIRE_OK)
+        return fits;
     quire__step_fill_view(step);
+    quire__tables_pad(cache->tables, step->graph_rows);
     quire_status status = quire__tables_send(cache->tables, step->stream, step->sent, step->row_count, &step->view);
     if (status == QUIRE_OK)
         status = enqueue_copies(step);
@@ -217,12 +269,13 @@ quire_status quire_step_submit(quire_step *step)
             cache->followers->forget(cache->followers->arg);
         return status;
     }
+    quire__step_shape_view(step);
     step->prefixes_found = false;
     step->shared.group_count = 0;
     quire__cache_lock(cache);
     step->state = QUIRE__STEP_SUBMITTED;
     quire__cache_unlock(cache);
-    return QUIRE_OK;
+    return step->graph_rows > 0 ? quire__step_await_layer(step, cache->layout.layers - 1) : QUIRE_OK;
 }
 
 const quire_view *quire_step_view(quire_step *step, uint32_t group)

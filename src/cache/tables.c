@@ -33,6 +33,7 @@ struct quire__tables {
     quire__table_change *device_changes;
     quire__block_pair *device_pairs;
     int32_t *device_table;
+    uint32_t pad; /* rows of the next send */
     uint64_t *owners; /* by row: whose table the device has there */
     bool hole_staging;
 };
@@ -268,6 +269,21 @@ static void write_row(const quire__tables *tables, cursor *at, uint32_t index, c
     at->longest = row->length > at->longest ? row->length : at->longest;
 }
 
+/* Kernels store nothing in slot -1, and see nothing from position -1. */
+static void write_empty_row(const quire__tables *tables, cursor *at, uint32_t index)
+{
+    const header *h = &tables->header;
+
+    ((int32_t *)(void *)(at->memory + h->context_lens))[index] = 0;
+    ((int32_t *)(void *)(at->memory + h->query_start))[index] = (int32_t)at->tokens;
+    ((int32_t *)(void *)(at->memory + h->query_start))[index + 1] = (int32_t)at->tokens + 1;
+    ((int64_t *)(void *)(at->memory + h->slot_mapping))[at->tokens] = -1;
+    ((int32_t *)(void *)(at->memory + h->positions))[at->tokens] = -1;
+    ((int32_t *)(void *)(at->memory + h->token_rows))[at->tokens] = (int32_t)index;
+    ((int32_t *)(void *)(at->memory + h->decode_tokens))[at->decodes++] = (int32_t)at->tokens;
+    at->tokens++;
+}
+
 static void point_view(const quire__tables *tables, const cursor *at, uint32_t rows, quire_view *view)
 {
     const header *h = &tables->header;
@@ -319,18 +335,27 @@ quire_status quire__tables_send(quire__tables *tables, quire__stream *stream, co
 {
     staging *from = NULL;
     cursor at = {0};
+    uint32_t whole = count > tables->pad ? count : tables->pad;
 
-    QUIRE__ASSERT(count <= tables->config.max_rows);
+    tables->pad = 0;
+    QUIRE__ASSERT(whole <= tables->config.max_rows);
     QUIRE__TRY(send_table(tables, stream, rows, count));
     QUIRE__TRY(staging_take(tables, &from));
     at.memory = from->memory;
     for (uint32_t i = 0; i < count; i++)
         write_row(tables, &at, i, &rows[i]);
+    for (uint32_t i = count; i < whole; i++)
+        write_empty_row(tables, &at, i);
     QUIRE__ASSERT(at.tokens <= tables->config.max_tokens && at.tiles <= tables->max_tiles);
-    if (count > 0)
-        QUIRE__TRY(send_header(tables, stream, from, &at, count));
-    point_view(tables, &at, count, view);
+    if (whole > 0)
+        QUIRE__TRY(send_header(tables, stream, from, &at, whole));
+    point_view(tables, &at, whole, view);
     return QUIRE_OK;
+}
+
+void quire__tables_pad(quire__tables *tables, uint32_t rows)
+{
+    tables->pad = rows;
 }
 
 quire_status quire__tables_send_pairs(quire__tables *tables, quire__stream *stream, const quire__block_pair *pairs,

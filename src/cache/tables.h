@@ -40,6 +40,8 @@ void quire__tables_close(quire__tables *tables); /* NULL is allowed */
 /* Sends one step's rows and block copies on the stream, and fills the table part of the view. */
 quire_status quire__tables_send(quire__tables *tables, quire__stream *stream, const quire__row *rows, uint32_t count,
                                 quire_view *view);
+/* The next send has at least so many rows: those behind its own are empty, with one token at no position. */
+void quire__tables_pad(quire__tables *tables, uint32_t rows);
 /* Sends pairs of blocks to copy; they are at quire__tables_pairs from then on. */
 quire_status quire__tables_send_pairs(quire__tables *tables, quire__stream *stream, const quire__block_pair *pairs,
                                       uint32_t count);

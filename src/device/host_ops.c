@@ -23,7 +23,8 @@ static void load_vector(const quire_tensor *tensor, int64_t token, int32_t head,
 
 void quire__rope_turn(const quire__rope *rope, int64_t token, float *values)
 {
-    const float *angle = rope->table + (int64_t)rope->positions[token] * rope->dims;
+    int32_t position = rope->positions[token] > 0 ? rope->positions[token] : 0; /* -1: an empty row, whatever comes of it */
+    const float *angle = rope->table + (int64_t)position * rope->dims;
     for (int32_t i = 0; i < rope->dims / 2; i++, angle += 2) {
         float *a = values + (rope->interleaved ? 2 * i : i), *b = a + (rope->interleaved ? 1 : rope->dims / 2);
         float a_cos = *a * angle[0], a_sin = *a * angle[1], b_cos = *b * angle[0], b_sin = *b * angle[1];

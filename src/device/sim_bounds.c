@@ -73,7 +73,7 @@ static const char *rope_bounds(const quire__sim_memory *memory, const quire__app
     if (!inside(memory, rope->positions, args->tokens, sizeof *rope->positions))
         return "append: positions";
     for (int32_t i = 0; i < args->tokens; i++)
-        if (rope->positions[i] < 0 ||
+        if (rope->positions[i] >= 0 &&
             !inside(memory, rope->table, ((int64_t)rope->positions[i] + 1) * rope->dims, sizeof *rope->table))
             return "append: a position past the rotary table";
     if (rope->q.data == NULL)

@@ -44,7 +44,7 @@ typedef struct quire__record_head {
     uint32_t kind;
     uint32_t count;  /* moves, or rows */
     uint32_t copies; /* of a step */
-    uint32_t zero;
+    uint32_t graph_rows, graph_context, zero; /* of a step for a graph */
     uint64_t step;   /* its number */
 } quire__record_head;
 

@@ -190,12 +190,18 @@ static quire_status apply_step(quire_rank *rank, const quire__record_head *head,
     uint32_t tokens = 0;
 
     if (head->count == 0 || head->count > cache->options.max_sequences || head->copies > cache->options.max_sequences ||
+        head->graph_rows > cache->options.max_sequences || (head->graph_rows > 0 && head->graph_rows < head->count) ||
+        head->graph_rows > cache->options.max_step_tokens || head->graph_context > cache->options.max_seq_tokens ||
         head->step <= cache->steps)
         return confused(rank, "a step is out of range");
     for (uint32_t i = 0; i < head->count; i++)
         QUIRE__TRY(take_row(rank, &rows[i], &tokens));
     QUIRE__TRY(take(rank, cache->step.pairs, head->copies * sizeof *cache->step.pairs));
+    if (head->graph_rows > 0 && tokens != head->count)
+        return confused(rank, "a row for a graph has several tokens");
     cache->step.tokens = tokens;
+    cache->step.graph_rows = head->graph_rows;
+    cache->step.graph_context = head->graph_context;
     return linked(rank, quire__follow_step(cache, stream, head->step, rows, head->count, cache->step.pairs, head->copies));
 }
 

@@ -311,6 +311,8 @@ static quire_status submit(void *arg, const quire_step *step)
     quire__record_head head = {.kind = QUIRE__RECORD_STEP,
                                .count = step->row_count,
                                .copies = step->plan.count,
+                               .graph_rows = step->graph_rows,
+                               .graph_context = step->graph_context,
                                .step = step->number};
 
     if (step->row_count == 0)
