@@ -198,6 +198,8 @@ typedef struct quire__pack_args {
     const int64_t *offsets; /* [count] of the pages in the arena, bytes, multiples of 16 */
     unsigned char *packed;  /* [count][units of a page][slot_bytes], a multiple of 16 */
     int32_t *status;        /* [count][units of a page] out: quire__pack_status */
+    int32_t *page_status;   /* [count]: a page with units that are not QUIRE__PACK_DONE gets what one of them has; others are
+                             * left as they are. May be pinned memory. NULL: not wanted */
     int64_t page_bytes;     /* a multiple of 64 */
     int32_t unit_elements;  /* QUIRE__PACK_UNIT_LEAST..MOST, a multiple of 64 */
     int32_t slot_bytes;     /* a multiple of 16, at least header and 3/2 bytes an element */

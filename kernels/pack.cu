@@ -57,6 +57,14 @@ __device__ __forceinline__ bool fits_stored(const quire__pack_args &a, const pac
     return QUIRE__PACK_HEADER_BYTES + 2 * unit.count <= a.slot_bytes;
 }
 
+/* Of the units of a page that have something to say any may have the last word. */
+__device__ __forceinline__ void store_status(const quire__pack_args &a, int index, int units, int32_t status)
+{
+    a.status[index] = status;
+    if (status != QUIRE__PACK_DONE && a.page_status != nullptr)
+        *static_cast<volatile int32_t *>(a.page_status + index / units) = status;
+}
+
 /* ---- four elements at a time ------------------------------------------------------------------------- */
 
 /* The exponents, and the signs with mantissas, of four elements, a byte each. */
@@ -236,7 +244,7 @@ __global__ void __launch_bounds__(PACK_THREADS, 4) pack_kernel(const quire__pack
                        QUIRE__PACK_HEADER_BYTES + (stored ? unit.count * 2 : 0));
         }
         if (thread == 0)
-            a.status[index] = coded || stored ? QUIRE__PACK_DONE : QUIRE__PACK_RAW;
+            store_status(a, index, units, coded || stored ? QUIRE__PACK_DONE : QUIRE__PACK_RAW);
         __syncthreads(); /* the next unit begins anew */
     }
 }
@@ -319,9 +327,10 @@ __global__ void __launch_bounds__(PACK_THREADS, 4) unpack_kernel(const quire__pa
             copy_stored(unit);
         }
         if (thread == 0)
-            a.status[index] = !sound                          ? QUIRE__PACK_CORRUPT
-                              : head.z == QUIRE__PACK_ABSENT ? QUIRE__PACK_RAW
-                                                              : QUIRE__PACK_DONE;
+            store_status(a, index, units,
+                         !sound                         ? QUIRE__PACK_CORRUPT
+                         : head.z == QUIRE__PACK_ABSENT ? QUIRE__PACK_RAW
+                                                        : QUIRE__PACK_DONE);
     }
 }
 

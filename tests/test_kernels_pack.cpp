@@ -26,7 +26,7 @@ struct PackProblem {
     PackProblem(int kind, int64_t page_bytes, int unit_elements, int slot_bytes, uint64_t *seed)
         : units(static_cast<size_t>((page_bytes / 2 + unit_elements - 1) / unit_elements) * 2),
           arena(static_cast<size_t>(2 * page_bytes + 96)), packed(units * static_cast<size_t>(slot_bytes), 0xaa),
-          status(units, -1), offsets{page_bytes + 48, 16}
+          status(units, -1), page_status(2, -1), offsets{page_bytes + 48, 16}
     {
         pack_data_fill(kind, arena.data(), arena.size() / 2, seed);
         args.page_bytes = page_bytes;
@@ -39,16 +39,18 @@ struct PackProblem {
     quire_status on_device(quire_status (*kernel)(const quire__pack_args *, void *))
     {
         DeviceArray<unsigned char> arena_device(arena), packed_device(packed);
-        DeviceArray<int32_t> status_device(status);
+        DeviceArray<int32_t> status_device(status), page_status_device(page_status);
         DeviceArray<int64_t> offsets_device(offsets);
         args.arena = arena_device.data();
         args.packed = packed_device.data();
         args.status = status_device.data();
+        args.page_status = page_status_device.data();
         args.offsets = offsets_device.data();
         const quire_status result = kernel(&args, nullptr);
         arena = arena_device.read();
         packed = packed_device.read();
         status = status_device.read();
+        page_status = page_status_device.read();
         return result;
     }
     void on_host(void (*twin)(const quire__pack_args *))
@@ -56,17 +58,33 @@ struct PackProblem {
         args.arena = arena.data();
         args.packed = packed.data();
         args.status = status.data();
+        args.page_status = page_status.data();
         args.offsets = offsets.data();
         twin(&args);
     }
     bool same(const PackProblem &other) const
     {
-        return arena == other.arena && packed == other.packed && status == other.status;
+        return arena == other.arena && packed == other.packed && status == other.status && pages_agree() &&
+               other.pages_agree();
+    }
+    /* A page's word is untouched where all its units are done, and else what one of them has. */
+    bool pages_agree() const
+    {
+        for (size_t page = 0; page < 2; page++) {
+            bool done = true, found = false;
+            for (size_t unit = page * units / 2; unit < (page + 1) * units / 2; unit++) {
+                done = done && status[unit] == QUIRE__PACK_DONE;
+                found = found || (status[unit] != QUIRE__PACK_DONE && status[unit] == page_status[page]);
+            }
+            if (done ? page_status[page] != -1 : !found)
+                return false;
+        }
+        return true;
     }
 
     size_t units;
     Bytes arena, packed;
-    std::vector<int32_t> status;
+    std::vector<int32_t> status, page_status;
     std::vector<int64_t> offsets;
     quire__pack_args args = {};
 };
@@ -79,6 +97,7 @@ static void check_both_ways(PackProblem problem)
     assert_true(problem.same(twin));
     problem.arena.assign(problem.arena.size(), 0xee);
     twin.arena = problem.arena;
+    problem.page_status = twin.page_status = {-1, -1};
     assert_int_equal(problem.on_device(quire__cuda_unpack), QUIRE_OK);
     twin.on_host(quire__host_unpack);
     assert_true(problem.same(twin));
@@ -118,6 +137,7 @@ static void a_damaged_slot_is_found_and_nothing_is_written(void **)
     int corrupt = 0;
     for (int round = 0; round < 40; round++) {
         PackProblem damaged = sound;
+        damaged.page_status = {-1, -1};
         for (size_t unit = 0; unit < damaged.units; unit++) {
             unsigned char *slot = damaged.packed.data() + unit * 1648;
             const uint64_t random = pack_data_next(&seed);

@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "base/status.h"
 #include "cache/follow.h"
+#include "cache/paths.h"
 #include "cache/resize.h"
 
 enum {
@@ -30,7 +31,8 @@ enum {
     MOST_WORK_TOKENS = 4096,
     SHARE_LEAST = 4096, /* tokens: some 20 us of an H100 for a layer of 8 kv heads of 128 */
     WORK_PARTS = 8, /* of a sequence in a group: splits of the prefix, and four for each split of the tail */
-    LONGEST_SPLIT = 512
+    LONGEST_SPLIT = 512,
+    STAGING_BYTES = 8 << 20 /* some 150 us of a PCIe 5 link, beside which a launch is little */
 };
 
 /* ---- sizes ------------------------------------------------------------------------------------------------- */
@@ -56,7 +58,7 @@ static quire_status size_slots(quire_cache *cache)
     QUIRE__TRY(quire__resize_plan(cache));
     if (cache->sections > 0)
         device_slots = (uint64_t)cache->sections * cache->section_slots;
-    uint64_t host_slots = options->offload == QUIRE_OFFLOAD_NONE ? 0 : options->host_bytes / block;
+    uint64_t host_slots = options->offload == QUIRE_OFFLOAD_NONE ? 0 : options->host_bytes / cache->host_slot_bytes;
 
     if (device_slots < 2)
         return quire__fail(QUIRE_EINVAL,
@@ -65,7 +67,7 @@ static quire_status size_slots(quire_cache *cache)
                            (unsigned long long)(2 * block));
     QUIRE__TRY(check_memory(cache, QUIRE__MEMORY_DEVICE, "device_bytes",
                             cache->sections > 0 ? options->device_bytes : device_slots * block));
-    QUIRE__TRY(check_memory(cache, QUIRE__MEMORY_PINNED, "host_bytes", host_slots * block));
+    QUIRE__TRY(check_memory(cache, QUIRE__MEMORY_PINNED, "host_bytes", host_slots * cache->host_slot_bytes));
     if (device_slots + host_slots > INT32_MAX / 2)
         return quire__fail(QUIRE_EINVAL, "%llu blocks of %llu bytes are more than a cache can count (%d)",
                            (unsigned long long)(device_slots + host_slots), (unsigned long long)block, INT32_MAX / 2);
@@ -77,7 +79,7 @@ static quire_status size_slots(quire_cache *cache)
         options->max_seq_tokens = longest < INT32_MAX ? (uint32_t)longest : INT32_MAX;
     if (cache->sections == 0)
         options->device_bytes = device_slots * block;
-    options->host_bytes = host_slots * block;
+    options->host_bytes = host_slots * cache->host_slot_bytes;
     return QUIRE_OK;
 }
 
@@ -207,6 +209,11 @@ static uint32_t restore_parts(const quire_cache *cache)
     return (cache->layout.layers + a_part - 1) / a_part;
 }
 
+static size_t part_bytes(const quire_cache *cache)
+{
+    return layers_a_part(cache) * (size_t)cache->layout.layer_stride;
+}
+
 static quire_status open_mover(quire_cache *cache)
 {
     quire__mover_config config = {.device = cache->device,
@@ -214,9 +221,12 @@ static quire_status open_mover(quire_cache *cache)
                                   .arena = cache->arena,
                                   .block_bytes = cache->layout.block_bytes,
                                   .parts = restore_parts(cache),
-                                  .part_bytes = layers_a_part(cache) * (size_t)cache->layout.layer_stride,
+                                  .part_bytes = part_bytes(cache),
                                   .device_slots = cache->device_slots,
                                   .host_slots = cache->host_slots,
+                                  .path = cache->path,
+                                  .shape = cache->shape,
+                                  .staging_bytes = STAGING_BYTES,
                                   .pin_bytes = (size_t)cache->options.host_pin_bytes,
                                   .pin_background = cache->options.host_pin == QUIRE_HOST_PIN_BACKGROUND,
                                   .verify = cache->options.checksum == QUIRE_CHECKSUM_RESTORE,
@@ -307,6 +317,7 @@ static quire_status cache_fill(quire_cache *cache, const quire_options *options)
 {
     QUIRE__TRY(take_options(cache, options));
     QUIRE__TRY(open_device(cache));
+    QUIRE__TRY(quire__paths_choose(cache, restore_parts(cache), part_bytes(cache)));
     QUIRE__TRY(size_slots(cache));
     QUIRE__TRY(open_memory(cache));
     QUIRE__TRY(open_book(cache));

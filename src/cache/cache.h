@@ -76,6 +76,9 @@ struct quire_cache {
     quire__allocator allocator;
     quire__layout layout;
     uint32_t device_slots, host_slots; /* both with those that have no memory now */
+    quire__path path;       /* of blocks to the host and back: paths.c */
+    quire__pack_shape shape; /* where they are packed */
+    size_t host_slot_bytes;
     uint32_t host_ready; /* host slots that the book has been told of */
     bool host_short, host_tell; /* there will be no more of them; the log is to be told so, without the lock */
 

@@ -219,8 +219,11 @@ static void pack_item(void *arg, size_t item)
     unsigned char *elements = args->arena + args->offsets[page] + 2 * first;
     unsigned char *slot = args->packed + (int64_t)item * args->slot_bytes;
 
-    args->status[item] = job->unpack ? unpack_unit(job->loops, elements, slot, &map)
-                                     : pack_unit(job->loops, elements, slot, &map);
+    int32_t status = job->unpack ? unpack_unit(job->loops, elements, slot, &map)
+                                 : pack_unit(job->loops, elements, slot, &map);
+    args->status[item] = status;
+    if (status != QUIRE__PACK_DONE && args->page_status != NULL)
+        __atomic_store_n(&args->page_status[page], status, __ATOMIC_RELAXED); /* other threads may have others of its units */
 }
 
 static void run_plain(const quire__pack_args *args, bool unpack)
@@ -302,11 +305,14 @@ quire_status quire__host_unpack_run(quire__parallel *parallel, const quire__pack
 quire_status quire__pack_shape_make(quire__pack_shape *shape, int64_t page_bytes, int64_t part_bytes)
 {
     enum { SLOT_PERCENT = 78 };
-    int64_t elements = page_bytes / 2, part = part_bytes / 2, unit = QUIRE__PACK_UNIT_MOST;
+    int64_t elements = page_bytes / 2, part = part_bytes / 2, unit;
 
     if (page_bytes <= 0 || page_bytes % 64 != 0)
         return quire__fail(QUIRE_EINVAL, "pages of %lld bytes cannot be packed; a page must be a multiple of 64",
                            (long long)page_bytes);
+    unit = (elements + QUIRE__PACK_UNIT_MOST - 1) / QUIRE__PACK_UNIT_MOST; /* as few as can be, and as equal */
+    unit = ((elements + unit - 1) / unit + 63) / 64 * 64;
+    unit = unit > QUIRE__PACK_UNIT_LEAST ? unit : QUIRE__PACK_UNIT_LEAST;
     if (part >= QUIRE__PACK_UNIT_LEAST) {
         int64_t cuts = (part + QUIRE__PACK_UNIT_MOST - 1) / QUIRE__PACK_UNIT_MOST;
         while (cuts < part / QUIRE__PACK_UNIT_LEAST && part % (64 * cuts) != 0)

@@ -13,7 +13,7 @@ typedef struct quire__pack_shape {
 } quire__pack_shape;
 
 /* `part_bytes`: what of a page belongs together, K or V of a layer; units do not mix parts where a part is large enough
- * to be one. A slot is 78 % of a unit. QUIRE_EINVAL: page_bytes is no multiple of 64. */
+ * to be one; else the page is cut evenly. A slot is 78 % of a unit. QUIRE_EINVAL: page_bytes is no multiple of 64. */
 quire_status quire__pack_shape_make(quire__pack_shape *shape, int64_t page_bytes, int64_t part_bytes);
 
 /* One element at a time. */

@@ -225,7 +225,8 @@ static const char *pack_bounds(const quire__sim_memory *memory, const quire__pac
     if (!inside(memory, args->offsets, args->count, sizeof *args->offsets))
         return "pack or unpack: offsets";
     if (!inside(memory, args->packed, units * args->slot_bytes, 1) ||
-        !inside(memory, args->status, units, sizeof *args->status))
+        !inside(memory, args->status, units, sizeof *args->status) ||
+        (args->page_status != NULL && !inside(memory, args->page_status, args->count, sizeof *args->page_status)))
         return "pack or unpack: packed or status";
     for (int32_t i = 0; i < args->count; i++)
         if (args->offsets[i] < 0 || args->offsets[i] > arena - args->page_bytes ||

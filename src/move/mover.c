@@ -14,6 +14,10 @@
  *
  * Blocks that lie side by side in both tiers are one copy.
  *
+ * Or blocks go through staging memory, where a kernel packs them or lays them side by side (staging.c). The kernels have a
+ * stream of their own then; it waits for the ticket, and a restore's events are on it. A block that the kernel refused fails
+ * alone.
+ *
  * A direction measures itself: a batch had the link from when it was enqueued, or from the end of the one before it, to when
  * it was seen to have ended. The time of a block is a moving average over batches, weighted by their blocks, so that a few
  * small batches, which are all latency, do not hide what large ones reach.
@@ -38,6 +42,7 @@ enum { STEP_EVENTS = 16, BATCHES = 64 };
 
 typedef struct batch {
     quire__event *events[QUIRE__PARTS_MOST]; /* [parts of the direction] */
+    quire__event *arrived; /* of a restore through staging: behind its copies, and failed where one of them has */
     uint32_t count; /* moves, the next so many of the ring */
     uint64_t deadline_us, began_us;
     bool failed, late, measured;
@@ -52,6 +57,8 @@ typedef struct direction {
     quire__move *moves; /* ring */
     quire__copy *copies;
     uint32_t first_move, move_count, capacity;
+    quire__staging staging; /* empty unless blocks go through it */
+    bool staged;
     uint64_t ended_us; /* the last batch that ended */
     double block_us;   /* measured; 0: not yet */
 } direction;
@@ -73,13 +80,39 @@ static void direction_close(quire__mover *mover, direction *way)
 
     if (way->stream != NULL)
         (void)quire__device_stream_synchronize(device, way->stream);
-    for (int i = 0; i < BATCHES; i++)
+    quire__staging_close(&way->staging);
+    for (int i = 0; i < BATCHES; i++) {
         for (uint32_t part = 0; part < way->parts; part++)
             quire__device_event_close(device, way->batches[i].events[part]);
+        quire__device_event_close(device, way->batches[i].arrived);
+    }
     if (way->stream != NULL)
         quire__device_stream_close(device, way->stream);
     quire__memory_give(&mover->config.allocator, way->moves);
     quire__memory_give(&mover->config.allocator, way->copies);
+}
+
+static quire_status direction_stage(quire__mover *mover, direction *way)
+{
+    const quire__mover_config *config = &mover->config;
+    const quire__staging_config staging = {.device = config->device,
+                                           .allocator = config->allocator,
+                                           .arena = config->arena,
+                                           .host = &mover->host,
+                                           .path = config->path,
+                                           .shape = config->shape,
+                                           .restore = way == &mover->restore,
+                                           .block_bytes = config->block_bytes,
+                                           .part_bytes = config->part_bytes,
+                                           .parts = way->parts,
+                                           .capacity = way->capacity,
+                                           .buffer_bytes = config->staging_bytes};
+
+    QUIRE__TRY(quire__staging_open(&way->staging, &staging));
+    way->staged = true;
+    for (int i = 0; way == &mover->restore && i < BATCHES; i++)
+        QUIRE__TRY(quire__device_event_open(config->device, &way->batches[i].arrived));
+    return QUIRE_OK;
 }
 
 static quire_status direction_open(quire__mover *mover, direction *way, uint32_t parts)
@@ -98,7 +131,7 @@ static quire_status direction_open(quire__mover *mover, direction *way, uint32_t
     for (int i = 0; i < BATCHES; i++)
         for (uint32_t part = 0; part < way->parts; part++)
             QUIRE__TRY(quire__device_event_open(mover->config.device, &way->batches[i].events[part]));
-    return QUIRE_OK;
+    return mover->config.path == QUIRE__PATH_COPY ? QUIRE_OK : direction_stage(mover, way);
 }
 
 static quire_status mover_fill(quire__mover *mover)
@@ -106,7 +139,9 @@ static quire_status mover_fill(quire__mover *mover)
     const quire__mover_config *config = &mover->config;
 
     const quire__host_tier_config host = {.slots = config->host_slots,
-                                          .slot_bytes = config->block_bytes,
+                                          .slot_bytes = config->path == QUIRE__PATH_PACK
+                                                            ? (size_t)config->shape.packed_bytes
+                                                            : config->block_bytes,
                                           .verify = config->verify,
                                           .chunk_bytes = config->pin_bytes,
                                           .background = config->pin_background};
@@ -224,20 +259,6 @@ static quire__copy copy_of(const quire__mover *mover, const quire__move *move, u
                          .bytes = bytes};
 }
 
-/* Adds a copy to the list, or makes the last one longer by it. */
-static uint32_t copies_add(quire__copy *copies, uint32_t count, quire__copy copy)
-{
-    quire__copy *last = count > 0 ? &copies[count - 1] : NULL;
-
-    if (last != NULL && (unsigned char *)last->destination + last->bytes == copy.destination &&
-        (const unsigned char *)last->source + last->bytes == copy.source) {
-        last->bytes += copy.bytes;
-        return count;
-    }
-    copies[count] = copy;
-    return count + 1;
-}
-
 /* The batch has ended, as far as anybody can see. */
 static void measure(direction *way, batch *what)
 {
@@ -262,11 +283,33 @@ static quire_status enqueue_parts(quire__mover *mover, direction *way, const bat
     for (uint32_t part = 0; part < way->parts; part++) {
         uint32_t copies = 0;
         for (uint32_t i = way->move_count - count; i < way->move_count; i++)
-            copies = copies_add(way->copies, copies,
-                                copy_of(mover, &way->moves[(way->first_move + i) % way->capacity], part, way->parts));
+            copies = quire__copies_add(way->copies, copies,
+                                        copy_of(mover, &way->moves[(way->first_move + i) % way->capacity], part, way->parts));
         mover->stats.copies += copies;
         QUIRE__TRY(quire__device_copy(device, way->stream, way->copies, copies));
         QUIRE__TRY(quire__device_event_record(device, what->events[part], way->stream));
+    }
+    return QUIRE_OK;
+}
+
+/* The same through staging memory, in stretches of the ring. Each stretch records its event again, further back. */
+static quire_status enqueue_staged(quire__mover *mover, direction *way, const batch *what, uint32_t count)
+{
+    quire__staging *staging = &way->staging;
+
+    for (uint32_t part = 0; part < way->parts; part++) {
+        for (uint32_t done = 0, some; done < count; done += some) {
+            uint32_t first = (way->first_move + way->move_count - count + done) % way->capacity;
+            some = count - done < way->capacity - first ? count - done : way->capacity - first;
+            if (way == &mover->offload)
+                QUIRE__TRY(quire__staging_offload(staging, way->stream, way->moves, first, some, way->copies,
+                                                  what->events[0], &mover->stats.copies));
+            else
+                QUIRE__TRY(quire__staging_restore(staging, way->stream, way->moves, first, some, part, way->copies,
+                                                  what->arrived, &mover->stats.copies));
+        }
+        if (way == &mover->restore)
+            QUIRE__TRY(quire__device_event_record(mover->config.device, what->events[part], staging->kernels));
     }
     return QUIRE_OK;
 }
@@ -278,11 +321,13 @@ static void batch_enqueue(quire__mover *mover, direction *way, batch *what, uint
 
     if (what->failed)
         return;
-    quire_status status = wait_for_step(mover, way->stream, ticket);
+    quire_status status = wait_for_step(mover, way->staged ? way->staging.kernels : way->stream, ticket);
     if (status == QUIRE_OK)
-        status = enqueue_parts(mover, way, what, count);
+        status = (way->staged ? enqueue_staged : enqueue_parts)(mover, way, what, count);
     if (status != QUIRE_OK) {
         (void)quire__device_stream_synchronize(device, way->stream);
+        if (way->staged)
+            (void)quire__device_stream_synchronize(device, way->staging.kernels);
         what->failed = true;
     }
     if (quire__device_capabilities(device) & QUIRE__DEVICE_IMMEDIATE)
@@ -363,12 +408,16 @@ static void batch_report(quire__mover *mover, direction *way, const batch *what,
                          quire__completion_fn fn, void *arg)
 {
     for (uint32_t i = 0; i < what->count; i++) {
-        const quire__move *move = &way->moves[(way->first_move + i) % way->capacity];
-        if (outcome == QUIRE__MOVE_DONE && move->type == QUIRE__MOVE_OFFLOAD)
+        uint32_t at = (way->first_move + i) % way->capacity;
+        const quire__move *move = &way->moves[at];
+        quire__outcome its = outcome;
+        if (outcome == QUIRE__MOVE_DONE && way->staged && way->staging.refused[at] != 0)
+            its = QUIRE__MOVE_FAILED;
+        if (its == QUIRE__MOVE_DONE && move->type == QUIRE__MOVE_OFFLOAD)
             quire__host_tier_seal(&mover->host, move->destination);
-        if (outcome != QUIRE__MOVE_LATE)
-            count_move(mover, move, outcome == QUIRE__MOVE_DONE);
-        fn(arg, move, outcome);
+        if (its != QUIRE__MOVE_LATE)
+            count_move(mover, move, its == QUIRE__MOVE_DONE);
+        fn(arg, move, its);
     }
 }
 
@@ -387,6 +436,10 @@ static bool batch_ended(quire__mover *mover, const direction *way, batch *what)
     for (uint32_t part = 0; part < way->parts && !what->failed; part++)
         if (!part_ended(mover, what, part))
             return false;
+    bool done = true;
+    if (what->arrived != NULL && !what->failed && /* on another stream, and before the events that are done */
+        quire__device_event_query(mover->config.device, what->arrived, &done) != QUIRE_OK)
+        what->torn = true;
     what->failed = what->failed || what->torn;
     return true;
 }
@@ -469,6 +522,14 @@ quire__host_tier *quire__mover_host_tier(quire__mover *mover)
 void quire__mover_set_holes(quire__mover *mover, uint32_t holes)
 {
     mover->holes = holes;
+    mover->offload.staging.no_wait = mover->restore.staging.no_wait = (holes & QUIRE__MOVER_HOLE_STAGING) != 0;
+}
+
+void quire__mover_set_group(quire__mover *mover, uint32_t blocks)
+{
+    QUIRE__ASSERT(mover->offload.staged && blocks <= mover->offload.staging.group &&
+                  blocks <= mover->restore.staging.group);
+    mover->offload.staging.group = mover->restore.staging.group = blocks;
 }
 
 void quire__mover_set_timeout(quire__mover *mover, uint64_t timeout_us)

@@ -8,6 +8,7 @@
 #include "block/plan.h"
 #include "device/device.h"
 #include "move/host_tier.h"
+#include "move/staging.h"
 
 typedef struct quire__mover quire__mover;
 
@@ -19,6 +20,9 @@ typedef struct quire__mover_config {
     uint32_t parts;     /* restores come in so many parts, 1..QUIRE__PARTS_MOST; 0: 1 */
     size_t part_bytes;  /* of a block, all but the last: parts * part_bytes >= block_bytes */
     uint32_t device_slots, host_slots;
+    quire__path path;
+    quire__pack_shape shape; /* QUIRE__PATH_PACK: of a block; units do not straddle parts. A host slot is its packed_bytes */
+    size_t staging_bytes;    /* other paths than QUIRE__PATH_COPY: of each of four buffers on the device, about */
     size_t pin_bytes;    /* of host memory, pinned at a time; 0: all */
     bool pin_background; /* see quire__host_tier_config */
     bool verify;
@@ -75,9 +79,12 @@ typedef enum quire__mover_hole {
     QUIRE__MOVER_HOLE_COMPLETION = 4,         /* report a batch as done when it was only enqueued */
     QUIRE__MOVER_HOLE_STEP_CHAIN = 8,         /* do not order a step's stream behind the step before */
     QUIRE__MOVER_HOLE_CHECKSUM = 16,          /* do not verify what comes back */
-    QUIRE__MOVER_HOLE_PARTS = 32              /* let nobody wait for a part of a restore */
+    QUIRE__MOVER_HOLE_PARTS = 32,             /* let nobody wait for a part of a restore */
+    QUIRE__MOVER_HOLE_STAGING = 64            /* write a staging buffer again while it is being read */
 } quire__mover_hole;
 void quire__mover_set_holes(quire__mover *mover, uint32_t holes);
+/* Tests only: so many blocks to a staging buffer, at most as many as go in. */
+void quire__mover_set_group(quire__mover *mover, uint32_t blocks);
 /* Tests only: 0 makes every copy late that has not ended at the first look. */
 void quire__mover_set_timeout(quire__mover *mover, uint64_t timeout_us);
 

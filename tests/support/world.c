@@ -10,7 +10,16 @@
 #include "base/status.h"
 #include "cache/cache.h"
 
-enum { LAYERS = 2, KV_HEADS = 1, QUERY_HEADS = 2, HEAD_DIM = 8, MOST_SEQUENCES = 12, LONGEST = 96, ALPHABET = 3, THEMES = 4 };
+/* WORLD_BF16: the cache holds bf16, in blocks that are large enough to be packed; its bytes are read and no attention is
+ * computed, which would take most of the time. */
+#ifdef WORLD_BF16
+enum { HEAD_DIM = 64, DTYPE = QUIRE_DTYPE_BF16, ATTENTION = 0 };
+typedef uint16_t kept;
+#else
+enum { HEAD_DIM = 8, DTYPE = QUIRE_DTYPE_F32, ATTENTION = 1 };
+typedef float kept;
+#endif
+enum { LAYERS = 2, KV_HEADS = 1, QUERY_HEADS = 2, MOST_SEQUENCES = 12, LONGEST = 96, ALPHABET = 3, THEMES = 4 };
 enum { ROW_FLOATS = KV_HEADS * HEAD_DIM, QUERY_FLOATS = QUERY_HEADS * HEAD_DIM };
 
 typedef struct member {
@@ -30,8 +39,9 @@ typedef struct reading {
     float *out[LAYERS];
     unsigned char *gathered;
     int64_t *offsets;
-    float *expected_out[LAYERS], *expected_bytes;
-    size_t out_floats, gathered_floats;
+    float *expected_out[LAYERS];
+    kept *expected_bytes;
+    size_t out_floats, gathered_elements;
     uint64_t step;
     bool ignored; /* rows of its step lost their restores, so what they read is of no interest */
 } reading;
@@ -95,11 +105,34 @@ static void prefix_states(const member *m, uint32_t count, uint64_t *states)
         states[i] = state = mix(state, (uint64_t)(uint32_t)m->tokens[i] + 1);
 }
 
+static bool noisy; /* of the world under way */
+
 static float element(uint64_t state, uint32_t layer, uint32_t kind, uint32_t index)
 {
     uint64_t bits = mix(state, ((uint64_t)layer << 40) | ((uint64_t)kind << 32) | index);
 
-    return (float)((double)(bits >> 40) / (double)(1 << 23) - 1.0);
+    float value = (float)((double)(bits >> 40) / (double)(1 << 23) - 1.0);
+#ifdef WORLD_BF16
+    uint32_t word;
+    if (noisy && state % 32 == 0) /* of this token, what has too many exponents to be packed */
+        value = ldexpf(value, -(int)(bits % 60));
+    memcpy(&word, &value, sizeof word);
+    word &= 0xffff0000u;
+    memcpy(&value, &word, sizeof value);
+#endif
+    return value;
+}
+
+/* As it lies in the cache. */
+static kept keep(float value)
+{
+#ifdef WORLD_BF16
+    uint32_t word;
+    memcpy(&word, &value, sizeof word);
+    return (kept)(word >> 16);
+#else
+    return value;
+#endif
 }
 
 enum { KIND_K = 0, KIND_V = 1, KIND_Q = 2 };
@@ -134,10 +167,10 @@ static bool reading_compare(world *w, const reading *r)
 {
     if (r->ignored)
         return true;
-    if (r->gathered_floats > 0 && memcmp(r->gathered, r->expected_bytes, r->gathered_floats * sizeof(float)) != 0)
+    if (r->gathered_elements > 0 && memcmp(r->gathered, r->expected_bytes, r->gathered_elements * sizeof(kept)) != 0)
         return wrong(w, "step %llu: bytes in the arena are not those that were written for their tokens",
                      (unsigned long long)r->step);
-    for (int layer = 0; layer < LAYERS; layer++)
+    for (int layer = 0; layer < LAYERS * ATTENTION; layer++)
         for (size_t i = 0; i < r->out_floats; i++)
             if (!(fabsf(r->out[layer][i] - r->expected_out[layer][i]) < 1e-4f))
                 return wrong(w, "step %llu: attention read wrong keys or values (%g, expected %g)",
@@ -189,10 +222,10 @@ static void prepare_gather(world *w, reading *r, const quire_view *view, uint32_
 {
     uint32_t at = 0, pieces = tokens * LAYERS * 2 * KV_HEADS;
 
-    r->gathered_floats = (size_t)pieces * HEAD_DIM;
-    r->gathered = device_floats(w, r->gathered_floats);
+    r->gathered_elements = (size_t)pieces * HEAD_DIM;
+    r->gathered = device_floats(w, r->gathered_elements); /* at least as large */
     r->offsets = device_floats(w, (size_t)pieces * 2);
-    r->expected_bytes = malloc(r->gathered_floats * sizeof(float) + 1);
+    r->expected_bytes = malloc(r->gathered_elements * sizeof(kept) + 1);
     for (uint32_t row = 0; row < w->cache->step.row_count; row++) {
         uint32_t seq = w->cache->step.rows[row].seq, blocks, changed;
         const int32_t *table = quire__book_seq_table(w->cache->book, seq, &blocks, &changed, false);
@@ -208,7 +241,7 @@ static void prepare_gather(world *w, reading *r, const quire_view *view, uint32_
                                  part / 2 * view->layer_stride + part % 2 * view->kv_stride +
                                  t % view->block_tokens * view->token_stride;
                 for (uint32_t d = 0; d < HEAD_DIM; d++)
-                    r->expected_bytes[(size_t)at * HEAD_DIM + d] = element(states[t], part / 2, part % 2, d);
+                    r->expected_bytes[(size_t)at * HEAD_DIM + d] = keep(element(states[t], part / 2, part % 2, d));
             }
     }
 }
@@ -218,8 +251,8 @@ static bool enqueue_gather(world *w, reading *r, const quire_view *view)
     quire__kernel_args args = {.pieces = {.arena = view->arena,
                                           .staging = r->gathered,
                                           .offsets = r->offsets,
-                                          .piece_bytes = HEAD_DIM * sizeof(float),
-                                          .count = (int32_t)(r->gathered_floats / HEAD_DIM)}};
+                                          .piece_bytes = HEAD_DIM * sizeof(kept),
+                                          .count = (int32_t)(r->gathered_elements / HEAD_DIM)}};
 
     return must(w, quire__device_launch(w->cache->device, view->stream, QUIRE__KERNEL_GATHER, &args), "gather");
 }
@@ -251,7 +284,7 @@ static void prepare_tokens(world *w, reading *r, uint32_t layer, const quire_vie
                 }
                 for (uint32_t d = 0; d < QUERY_FLOATS; d++)
                     q[at * QUERY_FLOATS + d] = element(states[t], layer, KIND_Q, d);
-                for (uint32_t head = 0; head < QUERY_HEADS; head++)
+                for (uint32_t head = 0; ATTENTION && head < QUERY_HEADS; head++)
                     expect_attention(states, t + 1, layer, head, r->expected_out[layer] + at * QUERY_FLOATS);
             }
         }
@@ -277,7 +310,8 @@ static bool forward(world *w, const quire_view *view)
         quire_tensor q = {r->device_memory[3 * layer + 2], QUIRE_DTYPE_F32, QUERY_HEADS, QUERY_FLOATS, HEAD_DIM};
         quire_tensor out = {r->out[layer], QUIRE_DTYPE_F32, QUERY_HEADS, QUERY_FLOATS, HEAD_DIM};
         if (!must(w, quire_append(view, layer, &k, &v), "append") ||
-            !must(w, quire_attend(view, layer, &q, &out, 1.0f), "attend"))
+            !must(w, ATTENTION ? quire_attend(view, layer, &q, &out, 1.0f)
+                               : quire_step_await_layer(&w->cache->step, layer), "attend"))
             return false;
     }
     prepare_gather(w, r, view, context);
@@ -551,8 +585,8 @@ static bool world_open(world *w)
                          .kv_heads = KV_HEADS,
                          .head_dim = HEAD_DIM,
                          .query_heads = QUERY_HEADS,
-                         .dtype = QUIRE_DTYPE_F32};
-    size_t block = (size_t)LAYERS * 2 * ROW_FLOATS * sizeof(float) * options->block_tokens;
+                         .dtype = (quire_dtype)DTYPE};
+    size_t block = (size_t)LAYERS * 2 * ROW_FLOATS * sizeof(kept) * options->block_tokens;
     char device[32];
     quire_options o;
 
@@ -572,6 +606,8 @@ static bool world_open(world *w)
     o.max_seq_tokens = LONGEST;
     o.max_step_tokens = MOST_SEQUENCES * 12;
     o.restore_parts = options->restore_parts > 0 ? options->restore_parts : 1;
+    o.pack = options->packed ? QUIRE_PACK_ON : QUIRE_PACK_OFF;
+    o.pieces = options->gathered ? QUIRE_PIECES_GATHER : QUIRE_PIECES_COPY;
     o.hash_key = options->seed + 1;
     o.threads = 1;
     o.log_level = QUIRE_LOG_OFF;
@@ -582,6 +618,8 @@ static bool world_open(world *w)
     quire__mover_set_holes(w->cache->mover, options->mover_holes);
     quire__tables_set_hole(w->cache->tables, options->staging_hole);
     w->cache->holes = options->cache_holes;
+    if (options->staging_blocks > 0)
+        quire__mover_set_group(w->cache->mover, options->staging_blocks);
     if (options->late_copies)
         quire__mover_set_timeout(w->cache->mover, 0);
     for (int i = 0; i < 2; i++)
@@ -628,6 +666,7 @@ bool world_run(const world_options *options, world_result *result)
     world w = {.options = options, .result = result, .random = options->seed * 2 + 1};
     bool right;
 
+    noisy = options->noisy;
     memset(result, 0, sizeof *result);
     for (uint32_t i = 0; i < THEMES * LONGEST; i++)
         w.themes[i / LONGEST][i % LONGEST] = (int32_t)below(&w, ALPHABET);

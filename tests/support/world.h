@@ -20,6 +20,9 @@ typedef struct world_options {
     bool corrupt_host; /* some host blocks change behind the cache's back */
     bool two_streams;  /* steps alternate between two streams */
     uint32_t restore_parts; /* 0: 1 */
+    bool packed, gathered; /* packed: in a world of WORLD_BF16 */
+    bool noisy;            /* some tokens' K and V cannot be packed */
+    uint32_t staging_blocks; /* that go in a staging buffer; 0: as many as it has room for */
     bool elastic;      /* the arena changes its size, up to twice device_blocks */
     uint32_t book_holes, mover_holes, cache_holes;
     bool staging_hole;
