@@ -217,6 +217,12 @@ typedef struct quire_options {
     quire_pack pack;          /* it and QUIRE_PIECES_GATHER take up to 32 MiB on the device beside the arena; a larger block: 4
                                * blocks */
     quire_pieces pieces;
+    const char *calibration; /* the file that remembers what a calibration found here; "off": none, and AUTO is OFF and COPY;
+                              * NULL or "": calibration-DEVICE.txt in $XDG_CACHE_HOME/quire or ~/.cache/quire. Where `pack` or
+                              * `pieces` is AUTO, could be either here, and the host tier has 16 MiB, open reads it; where
+                              * it says nothing of blocks like these, open measures for some milliseconds and writes it. Nothing
+                              * else is ever written, and a file that cannot be read or written changes nothing else. A file
+                              * of another device or version is replaced */
 } quire_options;
 
 /* Writes defaults, then the QUIRE_* variables over them. QUIRE_EINVAL: a variable is malformed or out of range; the

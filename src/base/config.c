@@ -81,6 +81,10 @@ const quire__variable quire__variables[] = {
     {"QUIRE_PIECES", QUIRE__VARIABLE_CHOICE, "auto", 0, 0, pieces_names, "",
      "How blocks cross that are not packed: by copies (`copy`), or gathered by a kernel (`gather`); `auto`: what is faster.",
      "library"},
+    {"QUIRE_CALIBRATION", QUIRE__VARIABLE_TEXT, "", 0, 0, NULL, "",
+     "File that remembers what `auto` found to be faster on this device; `off`: nothing is measured, and `auto` packs nothing; "
+     "not set: one in `$XDG_CACHE_HOME/quire` or `~/.cache/quire`.",
+     "library"},
     {"QUIRE_RESTORE_PARTS", QUIRE__VARIABLE_COUNT, "1", 1, 8, NULL, "groups of layers",
      "Restores arrive in so many groups of layers, and a step may run as soon as the first is there; 1: it waits for all.",
      "library"},
@@ -175,6 +179,7 @@ static const field fields[] = {
     NUMBER("QUIRE_HOST_PIN_BYTES", host_pin_bytes),
     NUMBER("QUIRE_PACK", pack),
     NUMBER("QUIRE_PIECES", pieces),
+    TEXT("QUIRE_CALIBRATION", calibration),
     TEXT("QUIRE_TRACE", trace),
     NUMBER("QUIRE_TRACE_TOKENS", trace_tokens),
     NUMBER("QUIRE_LOG", log_level),

@@ -31,8 +31,7 @@ enum {
     MOST_WORK_TOKENS = 4096,
     SHARE_LEAST = 4096, /* tokens: some 20 us of an H100 for a layer of 8 kv heads of 128 */
     WORK_PARTS = 8, /* of a sequence in a group: splits of the prefix, and four for each split of the tail */
-    LONGEST_SPLIT = 512,
-    STAGING_BYTES = 8 << 20 /* some 150 us of a PCIe 5 link, beside which a launch is little */
+    LONGEST_SPLIT = 512
 };
 
 /* ---- sizes ------------------------------------------------------------------------------------------------- */
@@ -226,7 +225,7 @@ static quire_status open_mover(quire_cache *cache)
                                   .host_slots = cache->host_slots,
                                   .path = cache->path,
                                   .shape = cache->shape,
-                                  .staging_bytes = STAGING_BYTES,
+                                  .staging_bytes = QUIRE__STAGING_BYTES,
                                   .pin_bytes = (size_t)cache->options.host_pin_bytes,
                                   .pin_background = cache->options.host_pin == QUIRE_HOST_PIN_BACKGROUND,
                                   .verify = cache->options.checksum == QUIRE_CHECKSUM_RESTORE,

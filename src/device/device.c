@@ -111,6 +111,13 @@ const char *quire__device_name(const quire__device *device)
     return device->name;
 }
 
+void quire__device_identity(const quire__device *device, char *text, size_t capacity)
+{
+    text[0] = '\0';
+    if (device->ops->identity != NULL)
+        device->ops->identity(device, text, capacity);
+}
+
 uint32_t quire__device_capabilities(const quire__device *device)
 {
     return device->ops->capabilities;

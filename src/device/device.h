@@ -53,6 +53,7 @@ typedef struct quire__device_ops {
     uint32_t capabilities;
     size_t granule; /* of reserved ranges, bytes */
     void (*close)(quire__device *device);
+    void (*identity)(const quire__device *device, char *text, size_t capacity); /* NULL: empty */
     quire_status (*memory_limit)(quire__device *device, quire__memory kind, uint64_t *bytes);
     quire_status (*alloc)(quire__device *device, quire__memory kind, size_t bytes, void **memory);
     void (*free)(quire__device *device, quire__memory kind, void *memory);
@@ -82,6 +83,8 @@ typedef struct quire__device_ops {
 quire_status quire__device_open(quire__device **device, const char *name, const quire__device_config *config);
 void quire__device_close(quire__device *device); /* NULL is allowed; streams and events first */
 const char *quire__device_name(const quire__device *device); /* "host", "sim:7", "cuda:0" */
+/* What times measured on the device hold for: its make, its driver. Empty: times mean nothing on it. */
+void quire__device_identity(const quire__device *device, char *text, size_t capacity);
 uint32_t quire__device_capabilities(const quire__device *device);
 bool quire__device_is_cuda(const quire__device *device);
 quire_status quire__device_memory_limit(quire__device *device, quire__memory kind, uint64_t *bytes);

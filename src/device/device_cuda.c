@@ -14,6 +14,7 @@
 #ifdef QUIRE_HAVE_CUDA
 #include <cuda_runtime_api.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/status.h"
@@ -459,12 +460,24 @@ static void cuda_close(quire__device *device)
     free(device);
 }
 
+static void cuda_identity(const quire__device *device, char *text, size_t capacity)
+{
+    const cuda_device *cuda = (const cuda_device *)device;
+    struct cudaDeviceProp properties;
+    int driver = 0;
+    if (cudaGetDeviceProperties(&properties, cuda->ordinal) == cudaSuccess && cudaDriverGetVersion(&driver) == cudaSuccess)
+        snprintf(text, capacity, "%s, driver %d", properties.name, driver);
+    else
+        (void)cudaGetLastError();
+}
+
 static const quire__device_ops cuda_ops = {
     .name = "cuda",
     .size = sizeof(quire__device_ops),
     .capabilities = 0,
     .granule = QUIRE__CUDA_GRANULE,
     .close = cuda_close,
+    .identity = cuda_identity,
     .memory_limit = cuda_memory_limit,
     .alloc = cuda_alloc,
     .free = cuda_free,

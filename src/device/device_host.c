@@ -140,6 +140,13 @@ static void host_close(quire__device *device)
     free(host);
 }
 
+/* Packing's instruction set and threads are what its speed hangs on. */
+static void host_identity(const quire__device *device, char *text, size_t capacity)
+{
+    const host_device *host = (const host_device *)device;
+    snprintf(text, capacity, "host, %u threads, %s", quire__parallel_threads(host->parallel), quire__host_pack_isa());
+}
+
 static quire_status host_memory_limit(quire__device *device, quire__memory kind, uint64_t *bytes)
 {
     (void)device, (void)kind;
@@ -303,6 +310,7 @@ static const quire__device_ops host_ops = {
     .capabilities = QUIRE__DEVICE_CPU_VISIBLE | QUIRE__DEVICE_IMMEDIATE,
     .granule = GRANULE,
     .close = host_close,
+    .identity = host_identity,
     .memory_limit = host_memory_limit,
     .alloc = host_alloc,
     .free = host_free,

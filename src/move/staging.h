@@ -15,7 +15,10 @@ typedef enum quire__path {
     QUIRE__PATH_PACK      /* a kernel packs and unpacks them: bf16 only, and host slots are smaller */
 } quire__path;
 
-enum { QUIRE__STAGING_BUFFERS = 2 };
+enum {
+    QUIRE__STAGING_BUFFERS = 2,
+    QUIRE__STAGING_BYTES = 8 << 20 /* of a buffer: some 150 us of a PCIe 5 link, beside which a launch is little */
+};
 
 typedef struct quire__staging_config {
     quire__device *device;
