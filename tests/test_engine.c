@@ -138,7 +138,7 @@ typedef struct scenario {
     char device[32];
     quire_dtype dtype;
     uint32_t block_tokens, device_blocks, host_blocks, most_running, step_tokens, requests;
-    bool reuse, alone; /* alone: a request is submitted when the last one has ended */
+    bool graph, reuse, alone; /* alone: a request is submitted when the last one has ended */
 } scenario;
 
 static const int32_t stop_id = 7;
@@ -180,7 +180,7 @@ static void serve(const rig *r, const scenario *s, tally *sum)
     infer_error error = { "" };
     engine *e;
     quire_cache *cache = open_cache(r, s->device, s->dtype, s->block_tokens, s->device_blocks, s->host_blocks);
-    engine_options options = { .most_running = s->most_running, .step_tokens = s->step_tokens, .reuse = s->reuse,
+    engine_options options = { .most_running = s->most_running, .step_tokens = s->step_tokens, .reuse = s->reuse, .graph = s->graph,
                                .stop_ids = &stop_id, .stop_count = s->seed % 2, .on_token = keep_logits, .user = &all };
     sim_backend sim;
     model model = *r->model;
@@ -235,6 +235,7 @@ static scenario random_scenario(uint64_t seed)
                        .most_running = 4 + below(&random, 8),
                        .step_tokens = 12 + below(&random, 200),
                        .requests = MOST_REQUESTS,
+                       .graph = seed % 2 == 0,
                        .reuse = below(&random, 8) > 0 };
 }
 

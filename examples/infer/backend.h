@@ -23,6 +23,12 @@
 typedef struct matrix matrix;
 typedef struct backend backend;
 
+typedef enum backend_repeat {
+    BACKEND_PLAIN,   /* call the operations */
+    BACKEND_CAPTURE, /* call them, then repeat_end */
+    BACKEND_REPLAYED /* they have been enqueued */
+} backend_repeat;
+
 typedef struct backend_ops {
     const char *name;
     void (*close)(backend *backend);
@@ -58,13 +64,23 @@ typedef struct backend_ops {
     void (*norm_heads)(backend *backend, float *x, const float *gain, float epsilon, uint32_t tokens, uint32_t width,
                        uint32_t heads, uint32_t head_dim);
     /* Turns the pairs (2i, 2i + 1) of the first `heads` heads of each row of `width` elements. `table` is
-     * [positions][head_dim]: cosine, sine of each pair. `positions` is device memory, the view's. */
+     * [positions][head_dim]: cosine, sine of each pair. `positions` is device memory, the view's; -1, of a row that is
+     * empty, is as good as 0. */
     void (*rope)(backend *backend, float *x, const float *table, const int32_t *positions, uint32_t tokens,
                  uint32_t width, uint32_t heads, uint32_t head_dim);
     /* y[t][i] = gate(x[t][i]) * x[t][width + i]; the gate is SiLU, or with `gelu` GELU in its tanh form. */
     void (*gate)(backend *backend, const float *x, float *y, uint32_t tokens, uint32_t width, bool gelu);
     /* y[i] = x[rows[i]]. `rows` is host memory. */
     void (*pick)(backend *backend, const float *x, const int32_t *rows, uint32_t count, uint32_t width, float *y);
+
+    /* Steps that repeat (quire_step_graph); all three are NULL in a backend that has no use for that. After `begin`: takes
+     * what embed and pick will be given, and says what to do. One shape of the view is always one sequence of operations
+     * over the same memory. */
+    backend_repeat (*repeat_begin)(backend *backend, const quire_view *view, const int32_t *ids, const int32_t *rows,
+                                   uint32_t count);
+    /* After the operations of a step that is being captured: runs them. `good` false: drops them. */
+    void (*repeat_end)(backend *backend, bool good);
+    void (*repeat_forget)(backend *backend); /* the memory that was captured is about to go */
 } backend_ops;
 
 /* Implementations begin with this. */

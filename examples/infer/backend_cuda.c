@@ -13,7 +13,20 @@
 
 #include "cuda_kernels.h"
 
-enum { TILE = 64 };
+enum {
+    TILE = 64,
+    MOST_GRAPHS = 32,
+    MOST_GRAPH_ROWS = 1024,
+    BLAS_BYTES = 32 * 1024 * 1024 /* as NVIDIA advises for an H100; ours, so that no product allocates under capture */
+};
+
+/* A step of one shape. The first such step runs plainly, so that cuBLAS and the driver load what it needs; the second is
+ * captured. */
+typedef struct graph {
+    uint32_t tokens, count, longest_context;
+    const void *arena;     /* of the cache that it was seen in */
+    cudaGraphExec_t ready; /* NULL: seen once */
+} graph;
 
 typedef struct cuda_backend {
     backend base;
@@ -27,6 +40,12 @@ typedef struct cuda_backend {
     size_t index_capacity;
     float *x_pad, *y_pad; /* [TILE][pad_stride]: the last, partial tile of a deterministic product */
     size_t pad_stride;
+    void *blas_work;
+    int32_t *graph_ids, *graph_rows; /* [MOST_GRAPH_ROWS]: embed's and pick's arrays, of steps that repeat */
+    graph graphs[MOST_GRAPHS];
+    uint32_t graph_count;
+    graph *capturing; /* NULL: nothing is captured */
+    const int32_t *embeds; /* of the host's arrays, the one that graph_ids holds */
 } cuda_backend;
 
 struct matrix {
@@ -92,9 +111,12 @@ static int gpu_read(backend *self, float *to, const float *from, size_t floats, 
     return code == cudaSuccess ? 0 : cuda_fail(error, "a step", code);
 }
 
-/* The device's copy of a host array, good until the next call: the stream orders its readers before the next copy. */
+/* The device's copy of a host array, good until the next call: the stream orders its readers before the next copy. Under
+ * capture the arrays are there already. */
 static const int32_t *send_indices(cuda_backend *cuda, const int32_t *values, uint32_t count)
 {
+    if (cuda->capturing != NULL)
+        return values == cuda->embeds ? cuda->graph_ids : cuda->graph_rows;
     if (count > cuda->index_capacity) {
         (void)cudaStreamSynchronize(cuda->stream);
         (void)cudaFree(cuda->indices);
@@ -252,8 +274,82 @@ static void gpu_begin(backend *self, const quire_view *view)
 
     cuda->stream = view->stream;
     cublasStatus_t status = cublasSetStream(cuda->blas, cuda->stream);
+    if (status == CUBLAS_STATUS_SUCCESS) /* a new stream resets it */
+        status = cublasSetWorkspace(cuda->blas, cuda->blas_work, BLAS_BYTES);
     if (cuda->refused == CUBLAS_STATUS_SUCCESS)
         cuda->refused = status;
+}
+
+/* ---- steps that repeat ------------------------------------------------------------------------------------- */
+
+static void gpu_repeat_forget(backend *self)
+{
+    cuda_backend *cuda = of(self);
+
+    for (uint32_t i = 0; i < cuda->graph_count; i++)
+        if (cuda->graphs[i].ready != NULL)
+            (void)cudaGraphExecDestroy(cuda->graphs[i].ready);
+    cuda->graph_count = 0;
+}
+
+static graph *find_graph(cuda_backend *cuda, const quire_view *view, uint32_t count)
+{
+    for (uint32_t i = 0; i < cuda->graph_count; i++) {
+        graph *g = &cuda->graphs[i];
+        if (g->tokens == view->tokens && g->count == count && g->longest_context == view->longest_context &&
+            g->arena == view->arena)
+            return g;
+    }
+    return NULL;
+}
+
+static backend_repeat gpu_repeat_begin(backend *self, const quire_view *view, const int32_t *ids, const int32_t *rows,
+                                       uint32_t count)
+{
+    cuda_backend *cuda = of(self);
+    graph *g = find_graph(cuda, view, count);
+
+    if (g == NULL) {
+        if (cuda->graph_count < MOST_GRAPHS)
+            cuda->graphs[cuda->graph_count++] =
+                (graph){.tokens = view->tokens,
+                        .count = count,
+                        .longest_context = view->longest_context,
+                        .arena = view->arena};
+        return BACKEND_PLAIN;
+    }
+    if (view->tokens > MOST_GRAPH_ROWS || count > MOST_GRAPH_ROWS || cuda->failed != cudaSuccess)
+        return BACKEND_PLAIN;
+    note(cuda, cudaMemcpyAsync(cuda->graph_ids, ids, view->tokens * sizeof(int32_t), cudaMemcpyHostToDevice, cuda->stream));
+    note(cuda, cudaMemcpyAsync(cuda->graph_rows, rows, count * sizeof(int32_t), cudaMemcpyHostToDevice, cuda->stream));
+    if (g->ready != NULL) {
+        note(cuda, cudaGraphLaunch(g->ready, cuda->stream));
+        return BACKEND_REPLAYED;
+    }
+    cudaError_t code = cudaStreamBeginCapture(cuda->stream, cudaStreamCaptureModeThreadLocal);
+    note(cuda, code);
+    if (code != cudaSuccess)
+        return BACKEND_PLAIN;
+    cuda->capturing = g;
+    cuda->embeds = ids;
+    return BACKEND_CAPTURE;
+}
+
+static void gpu_repeat_end(backend *self, bool good)
+{
+    cuda_backend *cuda = of(self);
+    graph *g = cuda->capturing;
+    cudaGraph_t made = NULL;
+
+    cuda->capturing = NULL;
+    note(cuda, cudaStreamEndCapture(cuda->stream, &made));
+    if (good && made != NULL && cuda->failed == cudaSuccess) {
+        note(cuda, cudaGraphInstantiateWithFlags(&g->ready, made, 0));
+        if (g->ready != NULL)
+            note(cuda, cudaGraphLaunch(g->ready, cuda->stream));
+    }
+    if (made != NULL)
+        (void)cudaGraphDestroy(made);
 }
 
 static void gather_rows(cuda_backend *cuda, const float *x, size_t x_stride, const int32_t *rows, uint32_t count,
@@ -315,11 +411,15 @@ static void gpu_close(backend *self)
     cuda_backend *cuda = of(self);
 
     (void)cudaDeviceSynchronize();
+    gpu_repeat_forget(self);
+    (void)cudaFree(cuda->graph_ids);
+    (void)cudaFree(cuda->graph_rows);
     gpu_free(self, cuda->x_pad);
     gpu_free(self, cuda->y_pad);
     (void)cudaFree(cuda->indices);
     if (cuda->blas != NULL)
         (void)cublasDestroy(cuda->blas);
+    (void)cudaFree(cuda->blas_work);
     free(cuda);
 }
 
@@ -341,6 +441,9 @@ static const backend_ops cuda_ops = {
     .rope = gpu_rope,
     .gate = gpu_gate,
     .pick = gpu_pick,
+    .repeat_begin = gpu_repeat_begin,
+    .repeat_end = gpu_repeat_end,
+    .repeat_forget = gpu_repeat_forget,
 };
 
 int backend_cuda_open(backend **out, int device, bool deterministic, infer_error *error)
@@ -363,6 +466,15 @@ int backend_cuda_open(backend **out, int device, bool deterministic, infer_error
     if (status != CUBLAS_STATUS_SUCCESS) {
         gpu_close(&cuda->base);
         return infer_fail(error, "cuBLAS does not start: %s", cublasGetStatusString(status));
+    }
+    code = cudaMalloc(&cuda->blas_work, BLAS_BYTES);
+    if (code == cudaSuccess)
+        code = cudaMalloc((void **)&cuda->graph_ids, MOST_GRAPH_ROWS * sizeof(int32_t));
+    if (code == cudaSuccess)
+        code = cudaMalloc((void **)&cuda->graph_rows, MOST_GRAPH_ROWS * sizeof(int32_t));
+    if (code != cudaSuccess) {
+        gpu_close(&cuda->base);
+        return cuda_fail(error, "opening cuda", code);
     }
     *out = &cuda->base;
     return 0;

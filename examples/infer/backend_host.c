@@ -296,7 +296,7 @@ static void host_norm_heads(backend *backend, float *x, const float *gain, float
 
 static void rope_one(const rows *r, uint32_t token)
 {
-    r->kernels->rope(r->y + token * backend_stride(r->width), r->x + (size_t)r->positions[token] * r->head_dim,
+    r->kernels->rope(r->y + token * backend_stride(r->width), r->x + (size_t)(r->positions[token] > 0 ? r->positions[token] : 0) * r->head_dim,
                      r->heads, r->head_dim);
 }
 

@@ -43,7 +43,7 @@ __global__ void norm_kernel(const float *x, const float *gain, float epsilon, fl
 __global__ void rope_kernel(float *x, const float *table, const int32_t *positions, uint32_t heads,
                             uint32_t head_dim, size_t stride) {
     float *row = x + blockIdx.x * stride;
-    const float *turns = table + static_cast<size_t>(positions[blockIdx.x]) * head_dim;
+    const float *turns = table + static_cast<size_t>(max(positions[blockIdx.x], 0)) * head_dim;
     for (uint32_t pair = threadIdx.x; pair < heads * head_dim / 2; pair += blockDim.x) {
         const float cosine = turns[pair * 2 % head_dim], sine = turns[pair * 2 % head_dim + 1];
         const float even = row[pair * 2], odd = row[pair * 2 + 1];

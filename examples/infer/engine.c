@@ -284,12 +284,44 @@ static int note_rate(engine *e, uint32_t tokens, double seconds, infer_error *er
     return 0;
 }
 
+static uint32_t power_of_two(size_t least, uint32_t from, size_t most)
+{
+    size_t value = from;
+    while (value < least) value *= 2;
+    return (uint32_t)(value < most ? value : most);
+}
+
+/* A step of single tokens that all want their logits is brought to a shape that comes again: rows to a power of two, and the
+ * bound of contexts too. *rows 0: it is not such a step. */
+static int take_shape(engine *e, quire_step *step, uint32_t tokens, uint32_t wanted, uint32_t *rows, infer_error *error)
+{
+    const quire_options *limits = quire_cache_options(e->cache);
+    size_t longest = 0, most = e->options.most_running < limits->max_sequences ? e->options.most_running
+                                                                               : limits->max_sequences;
+    *rows = 0;
+    if (!e->options.graph || limits->group_count != 1 || wanted != tokens) return 0;
+    for (const branch *b = e->first; b; b = b->next) {
+        if (b->adding > 1) return 0;
+        if (b->adding && b->length + 1 > longest) longest = b->length + 1;
+    }
+    uint32_t padded = power_of_two(tokens, 1, most);
+    if (quire_step_graph(step, padded, power_of_two(longest, 1024, limits->max_seq_tokens)))
+        return infer_fail(error, "%s", quire_error_text());
+    for (uint32_t i = tokens; i < padded; i++) e->ids[i] = 0; /* any token: nobody reads what comes of it */
+    for (uint32_t i = 0; i < padded; i++) e->wanted[i] = (int32_t)i;
+    *rows = padded;
+    return 0;
+}
+
 static int compute(engine *e, quire_step *step, uint32_t tokens, infer_error *error)
 {
     double began = batch_seconds();
+    uint32_t wanted = list_wanted(e), rows;
+    if (take_shape(e, step, tokens, wanted, &rows, error)) return -1;
     if (quire_step_submit(step)) return infer_fail(error, "%s", quire_error_text());
-    uint32_t wanted = list_wanted(e);
-    if (forward_run(e->forward, step, e->ids, e->wanted, wanted, e->logits, error)) return -1;
+    int status = rows ? forward_repeat(e->forward, step, e->ids, e->wanted, rows, e->logits, error)
+                      : forward_run(e->forward, step, e->ids, e->wanted, wanted, e->logits, error);
+    if (status) return -1;
     if (quire_step_commit(step)) return infer_fail(error, "%s", quire_error_text());
     return note_rate(e, tokens, batch_seconds() - began, error); /* the logits are here, so the step has run */
 }

@@ -33,6 +33,8 @@ typedef struct engine_token {
 typedef struct engine_options {
     uint32_t most_running; /* branches in a batch */
     uint32_t step_tokens;  /* in one step; at most the cache's max_step_tokens */
+    bool graph;            /* decode steps take a few shapes, padded with empty rows, so that a backend can capture and replay
+                            * them */
     bool reuse;            /* false: no match and no fork, every token of every branch is computed */
     const int32_t *stop_ids; /* generation ends there; copied */
     size_t stop_count;       /* at most 8 */

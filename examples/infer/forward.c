@@ -58,6 +58,7 @@ void forward_close(forward *f)
 {
     if (!f) return;
     backend *b = f->model->backend;
+    if (b->ops->repeat_forget) b->ops->repeat_forget(b);
     float *buffers[] = { f->logits, f->picked, f->added, f->hidden, f->gate_up, f->attended, f->qkv, f->normed,
                          f->stream };
     for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) b->ops->free(b, buffers[i]);
@@ -121,26 +122,60 @@ static int run_layer(forward *f, const model_layer *layer, quire_step *step, con
     return 0;
 }
 
-int forward_run(forward *f, quire_step *step, const int32_t *ids, const int32_t *wanted, uint32_t count, float *logits,
-                infer_error *error)
+/* All that a step enqueues. */
+static int run_step(forward *f, quire_step *step, const quire_view *view, const int32_t *ids, const int32_t *wanted,
+                    uint32_t count, infer_error *error)
 {
     const model *m = f->model;
     const model_config *c = &m->config;
     backend *b = m->backend;
     const backend_ops *ops = b->ops;
-    const quire_view *view = quire_step_view(step, 0); /* tokens and positions are the same in every group */
-    uint32_t tokens = view->tokens;
-    if (tokens > f->most_tokens || count > f->most_logits)
-        return infer_fail(error, "a step of %" PRIu32 " tokens with %" PRIu32 " rows of logits; at most %" PRIu32
-                          " and %" PRIu32, tokens, count, f->most_tokens, f->most_logits);
-
-    ops->begin(b, view);
-    ops->embed(b, m->embedding, ids, tokens, c->embedding_scale, f->stream);
+    ops->embed(b, m->embedding, ids, view->tokens, c->embedding_scale, f->stream);
     for (uint32_t i = 0; i < c->layers; i++)
-        if (run_layer(f, &m->layer[i], step, view->positions, tokens, error)) return -1;
+        if (run_layer(f, &m->layer[i], step, view->positions, view->tokens, error)) return -1;
     if (count == 0) return 0;
     ops->pick(b, f->stream, wanted, count, c->width, f->picked);
     ops->norm(b, f->picked, m->final_gain, c->epsilon, f->picked, count, c->width, false);
     ops->matmul(b, m->head, f->picked, f->logits, count, false);
-    return ops->read(b, logits, f->logits, count * backend_stride(c->vocabulary), error);
+    return 0;
+}
+
+/* The step's view, once it is known to fit. */
+static const quire_view *begin(const forward *f, quire_step *step, uint32_t count, infer_error *error)
+{
+    const quire_view *view = quire_step_view(step, 0); /* tokens and positions are the same in every group */
+    if (view->tokens > f->most_tokens || count > f->most_logits) {
+        infer_fail(error, "a step of %" PRIu32 " tokens with %" PRIu32 " rows of logits; at most %" PRIu32 " and %" PRIu32,
+                   view->tokens, count, f->most_tokens, f->most_logits);
+        return NULL;
+    }
+    f->model->backend->ops->begin(f->model->backend, view);
+    return view;
+}
+
+static int read_logits(forward *f, uint32_t count, float *logits, infer_error *error)
+{
+    backend *b = f->model->backend;
+    if (count == 0) return 0;
+    return b->ops->read(b, logits, f->logits, count * backend_stride(f->model->config.vocabulary), error);
+}
+
+int forward_run(forward *f, quire_step *step, const int32_t *ids, const int32_t *wanted, uint32_t count, float *logits,
+                infer_error *error)
+{
+    const quire_view *view = begin(f, step, count, error);
+    if (!view || run_step(f, step, view, ids, wanted, count, error)) return -1;
+    return read_logits(f, count, logits, error);
+}
+
+int forward_repeat(forward *f, quire_step *step, const int32_t *ids, const int32_t *wanted, uint32_t count, float *logits,
+                   infer_error *error)
+{
+    backend *b = f->model->backend;
+    const quire_view *view = begin(f, step, count, error);
+    if (!view) return -1;
+    backend_repeat way = b->ops->repeat_begin ? b->ops->repeat_begin(b, view, ids, wanted, count) : BACKEND_PLAIN;
+    int status = way == BACKEND_REPLAYED ? 0 : run_step(f, step, view, ids, wanted, count, error);
+    if (way == BACKEND_CAPTURE) b->ops->repeat_end(b, status == 0);
+    return status ? -1 : read_logits(f, count, logits, error);
 }

@@ -21,5 +21,9 @@ void forward_close(forward *forward); /* NULL is allowed */
  * memory, [count][backend_stride(vocabulary)]; row i is that of token wanted[i], an index into the step's tokens. */
 int forward_run(forward *forward, quire_step *step, const int32_t *ids, const int32_t *wanted, uint32_t count,
                 float *logits, infer_error *error);
+/* The same for a step for a graph (quire_step_graph), with ids for its empty rows too: captured by backends that can, and
+ * replayed in later steps of the same shape. */
+int forward_repeat(forward *forward, quire_step *step, const int32_t *ids, const int32_t *wanted, uint32_t count,
+                   float *logits, infer_error *error);
 
 #endif

@@ -60,6 +60,7 @@ static const char help[] =
     "Where and how\n"
     "  --device NAME       host, cuda:N or auto (default: QUIRE_DEVICE, auto)\n"
     "  --context N         longest sequence in tokens (default: the model's, or what fits the cache)\n"
+    "  --graph             decode steps as CUDA graphs: captured once, replayed in later steps\n"
     "  --no-cache          take nothing from the cache: compute every prompt whole\n"
     "  --json              write JSON, one line a request, then one of statistics\n"
     "  --help, --version\n"
@@ -103,6 +104,7 @@ static int take_option(arguments *a, int option, const char *name, const char *v
     case 'r': a->requests = value; break;
     case 'x': a->perplexity = value; break;
     case 'd': a->session.device = value; break;
+    case 'G': a->session.engine.graph = true; break;
     case 'N': a->session.engine.reuse = false; break;
     case 'j': a->json = true; break;
     case 'T': status = parse_real(name, value, 100, &a->request.sampling.temperature, error); break;
@@ -142,6 +144,7 @@ static int parse_arguments(int argc, char **argv, arguments *a, infer_error *err
         { "model", required_argument, NULL, 'm' },       { "prompt", required_argument, NULL, 'p' },
         { "chat", no_argument, NULL, 'c' },              { "requests", required_argument, NULL, 'r' },
         { "device", required_argument, NULL, 'd' },      { "no-cache", no_argument, NULL, 'N' },
+        { "graph", no_argument, NULL, 'G' },
         { "json", no_argument, NULL, 'j' },              { "temperature", required_argument, NULL, 'T' },
         { "top-p", required_argument, NULL, 'P' },       { "seed", required_argument, NULL, 's' },
         { "max-tokens", required_argument, NULL, 't' },  { "n", required_argument, NULL, 'n' },
