@@ -6,6 +6,7 @@
 #include "device_attend.h"
 #include "device_convert.h"
 #include "device_copy.h"
+#include "device_interfere.h"
 #include "device_latent.h"
 #include "device_open.h"
 #include "device_pack.h"
@@ -26,6 +27,7 @@ static const struct part {
     {"pack", bench_device_pack},
     {"open", bench_device_open},
     {"tiers", bench_device_tiers},
+    {"interfere", bench_device_interfere},
 };
 
 /* Is this part among those asked for? */
@@ -50,7 +52,7 @@ static void check_parts(const char *only)
                      strncmp(at, parts[i].name, strlen(parts[i].name)) == 0;
         if (!known)
             bench_die("--only has no part '%.*s'; the parts are attend, prefill, shared, latent, copy, convert, "
-                      "pack, open and tiers",
+                      "pack, open, tiers and interfere",
                       (int)strcspn(at, ","), at);
     }
 }
