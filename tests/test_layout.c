@@ -26,7 +26,7 @@ static void refused(const quire_options *options, quire_status status, const cha
 {
     quire__layout layout;
 
-    assert_int_equal(quire__layout_make(&layout, options), status);
+    assert_int_equal(quire__layout_make(&layout, options, options->group_count > 1), status);
     if (strstr(quire_error_text(), named) == NULL)
         fail_msg("the text does not name %s: %s", named, quire_error_text());
 }
@@ -57,17 +57,34 @@ static void a_group_out_of_range_is_refused_by_its_field(void **state)
     }
 }
 
-static void there_is_exactly_one_group(void **state)
+#define FIRST {.layers = 1, .kv_heads = 1, .head_dim = 8}
+
+static void groups_beside_the_first_are_checked_as_it_is_and_for_their_lifetimes(void **state)
 {
-    static const quire_group groups[2] = {{.layers = 1, .kv_heads = 1, .head_dim = 8},
-                                          {.layers = 1, .kv_heads = 1, .head_dim = 8}};
+
+    static const struct {
+        quire_group groups[2];
+        uint32_t count;
+        quire_status status;
+        const char *said;
+    } cases[] = {
+        {{{.layers = 1, .kv_heads = 1, .head_dim = 8, .window = 4}}, 1, QUIRE_EINVAL, "first group keeps all"},
+        {{{.layers = 1, .state_bytes = 16}}, 1, QUIRE_EINVAL, "first group keeps all"},
+        {{FIRST, {.layers = 1, .kv_heads = 1, .head_dim = 60}}, 2, QUIRE_EINVAL, "group.head_dim"},
+        {{FIRST, {.layers = 1, .state_bytes = 24}}, 2, QUIRE_EINVAL, "state_bytes"},
+        {{FIRST, {.layers = 1, .state_bytes = 32, .kv_heads = 1}}, 2, QUIRE_EINVAL, "neither heads"},
+        {{FIRST, {.layers = 1, .kv_heads = 1, .head_dim = 16, .value_dim = 8, .window = 4}}, 2, QUIRE_EUNSUPPORTED, "latent"},
+        {{FIRST, FIRST}, QUIRE_GROUPS + 1, QUIRE_EUNSUPPORTED, "group_count"},
+    };
     quire_options options = defaults(NULL);
 
     (void)state;
     refused(&options, QUIRE_EINVAL, "groups");
-    options.groups = groups;
-    options.group_count = 2;
-    refused(&options, QUIRE_EUNSUPPORTED, "exactly one group");
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        options.groups = cases[i].groups;
+        options.group_count = cases[i].count;
+        refused(&options, cases[i].status, cases[i].said);
+    }
 }
 
 static void llama_3_8b_is_two_mebibytes_a_block(void **state)
@@ -77,7 +94,7 @@ static void llama_3_8b_is_two_mebibytes_a_block(void **state)
     quire__layout layout;
 
     (void)state;
-    assert_int_equal(quire__layout_make(&layout, &options), QUIRE_OK);
+    assert_int_equal(quire__layout_make(&layout, &options, 0), QUIRE_OK);
     assert_int_equal(layout.block_bytes, 2 << 20);
     assert_int_equal(layout.token_stride, 256);
     assert_int_equal(layout.head_stride, 16 * 256);
@@ -89,7 +106,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_group_out_of_range_is_refused_by_its_field),
-        cmocka_unit_test(there_is_exactly_one_group),
+        cmocka_unit_test(groups_beside_the_first_are_checked_as_it_is_and_for_their_lifetimes),
         cmocka_unit_test(llama_3_8b_is_two_mebibytes_a_block),
     };
 

@@ -9,7 +9,8 @@
  *   sealed     a block that is full, committed, immutable and matchable. Before that it is open.
  *   tier       a place that holds blocks: device, host.
  *   step       one forward pass of the engine over a batch of sequences.
- *   group      layers with one lifetime and one block format. This version takes exactly one group.
+ *   group      layers with one lifetime and one block format. A block has bytes in each group. The first group keeps those
+ *              of a sequence's whole length; another may keep those of its last tokens only (quire_group.window).
  *
  * UNITS     Lengths are tokens, sizes are bytes, times are microseconds unless a name says otherwise.
  *
@@ -147,7 +148,10 @@ typedef enum quire_log_level {
     QUIRE_LOG_DEBUG = 4
 } quire_log_level;
 
-/* The layers of one lifetime and one block format. */
+/* The layers of one lifetime and one block format. A model whose layers differ has several, each with its own part of the
+ * arena, its own block tables and views. The first is what prefixes are cached by: it keeps all tokens, so its window and
+ * state_bytes are 0. Blocks of a group with a window are given back when a sequence has gone past them; a match then ends
+ * where the groups still have what the next token looks at. */
 typedef struct quire_group {
     uint32_t layers;      /* 1..1024 */
     uint32_t kv_heads;    /* 1..1024 */
@@ -160,7 +164,19 @@ typedef struct quire_group {
                            * it: a token has one row of head_dim elements (8..576), whose first value_dim serve as V too.
                            * kv_heads is 1, the dtype F32, F16 or BF16; quire_append_latent and quire_attend_latent. The
                            * CUDA kernels take 576 and 512 in F16 and BF16 */
+    uint32_t window;      /* of a group beside the first: tokens that its layers look at, the newest included; blocks behind
+                           * them are given back. 0: all tokens, as in the first group */
+    uint32_t rollback;    /* with a window: so many tokens more are kept, so that quire_seq_truncate can always take back as
+                           * many of what the sequence computed. 0: it may be refused */
+    uint32_t blocks;      /* of a group beside the first: on the device. 0: what max_sequences sequences need for their
+                           * windows and one of them for a whole step, at most as many as the first group has */
+    uint32_t state_bytes; /* 0: K and V. Else a recurrent state, so many bytes a layer, a multiple of 16: a block has the
+                           * state after its last token, a sequence keeps its last one (and `rollback` more tokens' worth),
+                           * and matches and truncations end between blocks. The engine's kernels read the block before a
+                           * token's and write the token's own, by the view; quire_append and quire_attend refuse. kv_heads,
+                           * head_dim, query_heads, value_dim and window are 0. Of a group beside the first */
 } quire_group;
+#define QUIRE_GROUPS 8 /* most groups of a cache */
 
 /* Runs body(arg, i) for every i in [0, count), in any order, on any threads, and returns when all are done. */
 typedef void (*quire_parallel_fn)(void *user, size_t count, void (*body)(void *arg, size_t index), void *arg);
@@ -231,7 +247,7 @@ QUIRE_API quire_status quire_options_init(quire_options *options, size_t size);
 
 /* ---- cache ------------------------------------------------------------------------------------------------- */
 
-/* Bytes of a block of the options' group: for sizing device_bytes and host_bytes. Errors as quire_cache_open. */
+/* Bytes of a block in all groups of the options: for sizing device_bytes and host_bytes. Errors as quire_cache_open. */
 QUIRE_API quire_status quire_block_bytes(const quire_options *options, uint64_t *bytes);
 
 typedef struct quire_cache quire_cache;
@@ -310,7 +326,8 @@ QUIRE_API quire_status quire_seq_get(quire_cache *cache, quire_seq seq, quire_se
  * Not while the sequence is in an open step (QUIRE_ESTATE). */
 QUIRE_API quire_status quire_seq_fork(quire_cache *cache, quire_seq seq, quire_seq *child);
 /* Shortens the sequence to its first `length` tokens (speculative decoding, beam search).
- * QUIRE_EINVAL: `length` is longer than the sequence. QUIRE_ESTATE: it is in an open step. */
+ * QUIRE_EINVAL: `length` is longer than the sequence. QUIRE_ESTATE: it is in an open step, or a group has given back what a
+ * sequence of that length looks at (quire_group.rollback), or has a state between blocks only; nothing has changed. */
 QUIRE_API quire_status quire_seq_truncate(quire_cache *cache, quire_seq seq, size_t length);
 
 /* ---- hints: what an engine may say of a sequence before it closes it. All are optional, and advice: docs/policies.md
@@ -359,7 +376,7 @@ typedef struct quire_tile {
     int32_t row, first_token, tokens; /* first_token: an index into the step's tokens */
 } quire_tile;
 
-/* What kernels need. K of (block, layer, head, token) starts at
+/* What kernels need, of one group. K of (block, layer, head, token) starts at
  *   arena + block * block_stride + layer * layer_stride + head * head_stride + token * token_stride
  * and V kv_stride bytes further; head_dim elements lie side by side. Where scale_stride is not 0, the token's scales,
  * an f16 for each scale_group elements (int4: a word of 32 bits for each), start at
@@ -376,6 +393,9 @@ typedef struct quire_view {
     uint32_t scale_group;
     uint32_t rotation;   /* of K, in dims, and so of q: Hadamard over its root. 0: none */
     uint32_t value_dim;  /* latent: V is the first value_dim elements of K, kv_stride is 0. 0: K and V */
+    uint32_t window;     /* of the group: entries of a row's block table before those of its tokens' windows are some block
+                          * or other, not the row's; kernels must not read them. 0: all are the row's */
+    uint32_t state_bytes; /* of a layer, of a group with a recurrent state; then the other strides and dims are 0 */
 
     uint32_t rows, tokens; /* sequences, and new tokens of all of them, row after row */
     uint32_t table_stride; /* entries from one row of block_table to the next */
@@ -531,6 +551,19 @@ typedef struct quire_stats {
 } quire_stats;
 
 QUIRE_API quire_status quire_cache_stats(quire_cache *cache, quire_stats *stats);
+
+/* One group's blocks on the device, now: blocks = free + used + cached + moving; and counts since open. */
+typedef struct quire_group_stats {
+    size_t size; /* sizeof(quire_group_stats), set by the caller */
+    uint64_t blocks, free, used, cached, moving;
+    uint64_t given_back; /* left behind by the windows of sequences that went on */
+    uint64_t evictions;  /* cached blocks that gave their place to others */
+    uint64_t restores;   /* of a group beside the first: blocks begun to be brought back from the host tier */
+    uint64_t block_bytes;
+} quire_group_stats;
+
+/* QUIRE_EINVAL: there is no such group; the size. */
+QUIRE_API quire_status quire_cache_group_stats(quire_cache *cache, uint32_t group, quire_group_stats *stats);
 
 typedef enum quire_tier { QUIRE_TIER_DEVICE = 0, QUIRE_TIER_HOST = 1 } quire_tier;
 typedef enum quire_event_type { QUIRE_EVENT_STORED = 1, QUIRE_EVENT_REMOVED = 2 } quire_event_type;

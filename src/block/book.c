@@ -66,7 +66,7 @@ static quire_status open_chains(quire__book *book)
         book->free_chains[i] = sequences - 1 - i;
     }
     book->free_chain_count = sequences;
-    return QUIRE_OK;
+    return quire__side_open(book, book->config.sides, book->config.side_count);
 }
 
 /* ---- the tree as policies see it */
@@ -165,6 +165,7 @@ void quire__book_close(quire__book *book)
     if (!book)
         return;
     quire__allocator allocator = book->config.allocator;
+    quire__side_close(book);
     quire__memory_give(&allocator, book->chain_tables);
     quire__memory_give(&allocator, book->chain_nodes);
     quire__memory_give(&allocator, book->free_chains);
@@ -238,7 +239,10 @@ static uint32_t take_chain(quire__book *book)
 {
     uint32_t seq = book->free_chains[--book->free_chain_count];
     quire__chain *chain = &book->chains[seq];
-    *chain = (quire__chain){.nodes = chain->nodes, .table = chain->table, .source = QUIRE__NONE, .open = true};
+    *chain = (quire__chain){
+        .nodes = chain->nodes, .table = chain->table, .spans = chain->spans, .source = QUIRE__NONE, .open = true};
+    for (uint32_t i = 0; i < book->side_count; i++)
+        chain->spans[i].first = chain->spans[i].changed = 0;
     return seq;
 }
 
@@ -354,7 +358,10 @@ quire_status quire__book_seq_truncate(quire__book *book, uint32_t seq, size_t le
     quire__chain_refresh(book, chain);
     if (length > chain->length)
         return quire__fail(QUIRE_EINVAL, "a sequence of %u tokens cannot be truncated to %zu", chain->length, length);
+    if (book->side_count > 0)
+        QUIRE__TRY(quire__side_check_truncate(book, chain, (uint32_t)length));
     quire__chain_truncate(book, chain, (uint32_t)length);
+    quire__side_cover(book, chain);
     quire__book_check_quick(book);
     return QUIRE_OK;
 }
@@ -446,6 +453,20 @@ const int32_t *quire__book_seq_table(quire__book *book, uint32_t seq, uint32_t *
     if (reset)
         chain->changed = chain->blocks;
     return chain->table;
+}
+
+const int32_t *quire__book_seq_side_table(quire__book *book, uint32_t seq, uint32_t group, uint32_t *first,
+                                          uint32_t *blocks, uint32_t *changed, bool reset)
+{
+    quire__chain *chain = chain_of(book, seq);
+    quire__span *span = &chain->spans[group - 1];
+    QUIRE__ASSERT(group >= 1 && group <= book->side_count && span->changed <= chain->blocks);
+    *first = span->first;
+    *blocks = chain->blocks;
+    *changed = span->changed;
+    if (reset)
+        span->changed = chain->blocks;
+    return span->table;
 }
 
 void quire__book_seq_tokens(quire__book *book, uint32_t seq, size_t first, size_t count, int32_t *tokens)
@@ -671,6 +692,30 @@ void quire__book_stats(const quire__book *book, quire_stats *stats)
     stats->domains = book->prefix.domain_count;
 }
 
+void quire__book_group_stats(const quire__book *book, uint32_t group, quire_group_stats *stats)
+{
+    if (group == 0) {
+        const quire__pool *pool = &book->pool;
+        const uint32_t *standing = pool->standing[QUIRE_TIER_DEVICE];
+        stats->blocks = quire__pool_present(pool);
+        stats->free = pool->free_count[QUIRE_TIER_DEVICE];
+        stats->cached = standing[QUIRE__CACHED];
+        stats->used = (uint64_t)standing[QUIRE__OPEN] + standing[QUIRE__USED] + standing[QUIRE__EXPECTED];
+        stats->moving = (uint64_t)standing[QUIRE__LOOSE] + pool->orphans[QUIRE_TIER_DEVICE];
+        stats->evictions = book->counters.evictions_device;
+        return;
+    }
+    const quire__side *side = &book->sides[group - 1];
+    stats->blocks = side->config.slots;
+    stats->free = side->free_count;
+    stats->cached = side->cached;
+    stats->moving = (uint64_t)side->orphans + side->loose;
+    stats->used = stats->blocks - stats->free - stats->cached - stats->moving;
+    stats->given_back = side->given_back;
+    stats->evictions = side->evicted;
+    stats->restores = side->restored;
+}
+
 size_t quire__book_events(quire__book *book, quire_event *events, size_t capacity)
 {
     return quire__events_take(&book->events, events, capacity);
@@ -690,6 +735,15 @@ void quire__book_each_host_slot(const quire__book *book, void (*fn)(void *arg, u
     for (uint32_t slot = 0; slot < book->config.host_slots; slot++) {
         uint32_t node = book->pool.owner[QUIRE_TIER_HOST][slot];
         if (node < book->pool.node_count && book->pool.nodes[node].state[QUIRE_TIER_HOST] == QUIRE__RESIDENT)
+            fn(arg, slot);
+    }
+}
+
+void quire__book_each_host_side(const quire__book *book, uint32_t group, void (*fn)(void *arg, uint32_t slot), void *arg)
+{
+    for (uint32_t slot = 0; slot < book->config.host_slots; slot++) {
+        uint32_t node = book->pool.owner[QUIRE_TIER_HOST][slot];
+        if (node < book->pool.node_count && book->sides[group - 1].blocks[node].host == QUIRE__RESIDENT)
             fn(arg, slot);
     }
 }

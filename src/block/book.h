@@ -13,10 +13,9 @@
 #define QUIRE_BOOK_H
 
 #include "block/plan.h"
+#include "block/side.h"
 #include "block/walk.h"
 #include "quire/quire_backend.h"
-
-typedef struct quire__book quire__book;
 
 typedef struct quire__book_config {
     uint32_t block_tokens;
@@ -29,6 +28,8 @@ typedef struct quire__book_config {
     uint32_t pin_blocks;
     const quire_policy *custom_policy; /* NULL: the library's own of that name */
     bool offload;
+    const quire__side_config *sides; /* [side_count]: groups beside the first; read at open */
+    uint32_t side_count;
     quire__allocator allocator;
 } quire__book_config;
 
@@ -83,6 +84,9 @@ void quire__book_seq_get(quire__book *book, uint32_t seq, quire_seq_info *info);
 /* Device slots of the sequence's blocks, `*blocks` of them. `*changed` is the first entry that differs from what it
  * was at the last call with reset, so that a device table can be brought up to date by a delta. */
 const int32_t *quire__book_seq_table(quire__book *book, uint32_t seq, uint32_t *blocks, uint32_t *changed, bool reset);
+/* The same of group 1 and up. Entries before `*first` are some valid slot: the sequence has no such blocks there. */
+const int32_t *quire__book_seq_side_table(quire__book *book, uint32_t seq, uint32_t group, uint32_t *first,
+                                          uint32_t *blocks, uint32_t *changed, bool reset);
 /* Copies tokens [first, first + count) of the sequence. */
 void quire__book_seq_tokens(quire__book *book, uint32_t seq, size_t first, size_t count, int32_t *tokens);
 /* Copies all block_tokens tokens of the sequence's block `at`, which may be more of it than the sequence has. */
@@ -136,12 +140,15 @@ void quire__book_host_grow(quire__book *book, uint32_t slots);
 void quire__book_clear(quire__book *book);
 /* Fills what the deciding half knows; the rest is left as it is. */
 void quire__book_stats(const quire__book *book, quire_stats *stats);
+void quire__book_group_stats(const quire__book *book, uint32_t group, quire_group_stats *stats);
 size_t quire__book_events(quire__book *book, quire_event *events, size_t capacity);
 quire_status quire__book_block_tokens(const quire__book *book, quire_block block, int32_t *tokens);
 /* QUIRE_ECORRUPT: the text names the invariant and where it broke. */
 quire_status quire__book_check(const quire__book *book);
 /* Host slots that hold a resident block, for the caller who verifies their bytes: calls fn for each. */
 void quire__book_each_host_slot(const quire__book *book, void (*fn)(void *arg, uint32_t slot), void *arg);
+/* The same of the slots' parts of group 1 and up. */
+void quire__book_each_host_side(const quire__book *book, uint32_t group, void (*fn)(void *arg, uint32_t slot), void *arg);
 
 /* Tests only: drop one protection, to prove that the tests would see it missing. */
 typedef enum quire__book_hole {
@@ -150,7 +157,12 @@ typedef enum quire__book_hole {
     QUIRE__BOOK_HOLE_RESTORE_SOURCE = 2,  /* give a host slot out although a restore still reads it */
     QUIRE__BOOK_HOLE_ARRIVING = 4,        /* call a block resident when its restore is planned, not when it completed */
     QUIRE__BOOK_HOLE_TICKET = 8,          /* plan restores with ticket 0 */
-    QUIRE__BOOK_HOLE_COPY_ON_WRITE = 16   /* write into a shared block */
+    QUIRE__BOOK_HOLE_COPY_ON_WRITE = 16,  /* write into a shared block */
+    QUIRE__BOOK_HOLE_SIDE_OFFLOAD_SOURCE = 32, /* the same of side blocks */
+    QUIRE__BOOK_HOLE_SIDE_RESTORE_SOURCE = 64,
+    QUIRE__BOOK_HOLE_SIDE_ARRIVING = 128,
+    QUIRE__BOOK_HOLE_SIDE_TICKET = 256,
+    QUIRE__BOOK_HOLE_SIDE_COPY = 512
 } quire__book_hole;
 void quire__book_set_holes(quire__book *book, uint32_t holes);
 

@@ -12,6 +12,7 @@
 #include "base/status.h"
 #include "block/chain.h"
 #include "block/evict_lru.h"
+#include "block/side_check.h"
 
 static const char *const tier_names[QUIRE__TIERS] = {"device", "host"};
 
@@ -375,6 +376,7 @@ quire_status quire__book_check(const quire__book *book)
     QUIRE__TRY(check_order(book, QUIRE_TIER_DEVICE));
     QUIRE__TRY(check_order(book, QUIRE_TIER_HOST));
     QUIRE__TRY(check_chains(book));
+    QUIRE__TRY(quire__side_check(book));
     if (book->events.next - book->events.read > book->events.capacity)
         return quire__fail(QUIRE_ECORRUPT, "%llu events in a ring of %u",
                            (unsigned long long)(book->events.next - book->events.read), book->events.capacity);

@@ -49,6 +49,8 @@ void quire__chain_fork(quire__book *book, const quire__chain *chain, quire__chai
     child->offloaded = chain->offloaded;
     if (chain->blocks == 0)
         return;
+    if (book->side_count > 0)
+        quire__side_fork(book, chain, child);
     book->pool.nodes[chain->nodes[chain->blocks - 1]].refs++;
     book->holders++;
 }
@@ -58,6 +60,8 @@ static void shorten(quire__book *book, quire__chain *chain, uint32_t keep)
 {
     if (keep >= chain->blocks)
         return;
+    if (book->side_count > 0)
+        quire__side_shorten(book, chain, keep);
     quire__residency_release(book, chain->nodes, keep, chain->blocks);
     book->holders -= keep == 0;
     chain->blocks = keep;
@@ -110,19 +114,37 @@ quire__settled quire__chain_settle(quire__book *book, quire__chain *chain)
     return QUIRE__SETTLED;
 }
 
+/* The block at `ready` is lost. What comes before it may want side blocks that nobody kept: then the chain becomes shorter
+ * still. */
+static void shrink(quire__book *book, quire__chain *chain)
+{
+    uint32_t blocks = book->side_count > 0 ? quire__side_fit_chain(book, chain, chain->ready) : chain->ready;
+    quire__chain_truncate(book, chain, blocks * book->config.block_tokens);
+    quire__side_cover(book, chain);
+}
+
 bool quire__chain_refresh(quire__book *book, quire__chain *chain)
 {
     if (chain->pending > 0)
         return chain->ready == chain->blocks; /* in a step it is settled, not refreshed */
-    for (; chain->ready < chain->blocks; chain->ready++) {
+    while (chain->ready < chain->blocks) {
         const quire__node *record = &book->pool.nodes[chain->nodes[chain->ready]];
         if (record->kind == QUIRE__KIND_DEAD) {
-            quire__chain_truncate(book, chain, chain->ready * book->config.block_tokens);
-            return true;
+            shrink(book, chain);
+            continue;
         }
         if (record->state[QUIRE_TIER_DEVICE] == QUIRE__ARRIVING)
             return false;
-        set_slot(chain, chain->ready, record->slot[QUIRE_TIER_DEVICE]);
+        if (book->side_count > 0) {
+            quire__residence sides = quire__side_arrived(book, chain, chain->ready);
+            if (sides == QUIRE__ARRIVING)
+                return false;
+            if (sides == QUIRE__SPOILED) {
+                shrink(book, chain);
+                continue;
+            }
+        }
+        set_slot(chain, chain->ready++, record->slot[QUIRE_TIER_DEVICE]);
     }
     return true;
 }
@@ -183,6 +205,8 @@ quire_status quire__chain_reserve(quire__book *book, quire__chain *chain, uint32
         return quire__fail(QUIRE_EINVAL, "the plan has no room for a copy: it has %u moves", plan->capacity);
     if (need > 0 && (uint64_t)need + spare > quire__residency_available(book))
         return no_room(book, need, spare, moving);
+    if (book->side_count > 0)
+        QUIRE__TRY(quire__side_room(book, chain, added, copy, plan, moving));
 
     if (need > 0 && !quire__residency_make_room(book, need))
         return no_room(book, need, spare, moving);
@@ -199,6 +223,8 @@ quire_status quire__chain_reserve(quire__book *book, quire__chain *chain, uint32
     if (added > 0)
         quire__pool_open_take(&book->pool, added, chain->nodes + old_blocks, chain->table + old_blocks);
     chain->blocks = old_blocks + added;
+    if (book->side_count > 0)
+        quire__side_grow(book, chain, old_blocks, chain->source, plan);
     if (chain->ready == old_blocks) /* else it runs ahead of its restore */
         chain->ready = chain->blocks;
     book->holders += old_blocks == 0;
@@ -208,6 +234,8 @@ quire_status quire__chain_reserve(quire__book *book, quire__chain *chain, uint32
 void quire__chain_cancel(quire__book *book, quire__chain *chain)
 {
     chain->pending = 0;
+    if (book->side_count > 0)
+        quire__side_cancel(book, chain);
     shorten(book, chain, chain->kept);
     if (chain->source == QUIRE__NONE)
         return;
@@ -215,6 +243,8 @@ void quire__chain_cancel(quire__book *book, quire__chain *chain)
     chain->nodes[last] = chain->source;
     chain->source = QUIRE__NONE;
     set_slot(chain, last, book->pool.nodes[chain->nodes[last]].slot[QUIRE_TIER_DEVICE]);
+    if (book->side_count > 0)
+        quire__side_put_back(book, chain, last, copy);
     quire__residency_release_one(book, last == 0 ? QUIRE__NONE : chain->nodes[last - 1], copy);
 }
 

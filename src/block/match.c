@@ -110,6 +110,8 @@ static bool restore(quire__book *book, quire__chain *chain, uint32_t node, uint3
         return false;
 
     bool early = book->holes & QUIRE__BOOK_HOLE_ARRIVING;
+    if (book->side_count > 0)
+        quire__side_host_move(book, record->slot[QUIRE_TIER_HOST]);
     record->refs = 1;
     if (!(book->holes & QUIRE__BOOK_HOLE_RESTORE_SOURCE))
         record->reads |= QUIRE__READS_HOST;
@@ -143,14 +145,14 @@ static uint32_t count_restorable(const quire__book *book, const quire__chain *ch
     return count;
 }
 
-/* Is it cheaper to restore so many blocks than to compute them? A restore waits for those in flight first; the more blocks,
- * the less that matters. */
-static bool worth_restoring(quire__book *book, uint32_t blocks)
+/* Is it cheaper to restore so many blocks, in so many moves, than to compute them? A restore waits for those in flight first;
+ * the more blocks, the less that matters. */
+static bool worth_restoring(quire__book *book, uint32_t blocks, uint32_t moves)
 {
     const quire__costs *costs = &book->costs;
     if (blocks == 0 || costs->compute_block_us == 0 || costs->restore_block_us == 0)
         return true;
-    bool cheaper = blocks * (costs->compute_block_us - costs->restore_block_us) > costs->restore_wait_us;
+    bool cheaper = blocks * costs->compute_block_us - moves * costs->restore_block_us > costs->restore_wait_us;
     bool worth = cheaper || book->declined >= DECLINED_AT_MOST;
     book->declined = worth ? 0 : book->declined + 1;
     book->counters.restores_declined += !worth;
@@ -216,9 +218,187 @@ static void count_match(quire_stats *counters, uint32_t count, const quire_hit *
     counters->miss_tokens += count - hit->tokens;
 }
 
+/* ---- more than one group --------------------------------------------------------------------------------------- */
+
+/* What of a prompt is in the tree and may be matched, as far as the first group goes. */
+typedef struct quire__found {
+    uint32_t blocks, present; /* in all; the first of them, which have a device slot */
+    uint32_t last, last_present; /* their last nodes, or QUIRE__NONE */
+    uint32_t missing;         /* the first one without a device slot, or QUIRE__NONE */
+    uint32_t partial, common; /* the node that goes on with so many tokens of the prompt, or QUIRE__NONE */
+} quire__found;
+
+static quire__found find(const quire__book *book, uint32_t domain, const int32_t *tokens, uint32_t count)
+{
+    const uint32_t block_tokens = book->config.block_tokens, limit = findable(count) / block_tokens;
+    quire__found found = {
+        .last = QUIRE__NONE, .last_present = QUIRE__NONE, .missing = QUIRE__NONE, .partial = QUIRE__NONE};
+
+    for (; found.blocks < limit; found.blocks++) {
+        uint32_t node = quire__prefix_child(&book->prefix, domain, found.last, tokens + (size_t)found.blocks * block_tokens);
+        if (node == QUIRE__NONE)
+            break;
+        bool present = book->pool.nodes[node].slot[QUIRE_TIER_DEVICE] != QUIRE__NONE;
+        if (!present && !restorable(book, node))
+            break;
+        if (!present && found.missing == QUIRE__NONE)
+            found.missing = node;
+        found.last = node;
+        if (present) {
+            found.present++;
+            found.last_present = node;
+        }
+    }
+    uint32_t left = findable(count) - found.blocks * block_tokens;
+    if (left > 0 && partial_fits(book, count) && !quire__side_whole(book))
+        found.partial = quire__prefix_nearest(&book->prefix, domain, found.last, tokens + (size_t)found.blocks * block_tokens,
+                                              smaller(left, block_tokens), &found.common);
+    if (found.partial != QUIRE__NONE && (!partial_worth(book, found.partial, found.common) ||
+        (book->pool.nodes[found.partial].slot[QUIRE_TIER_DEVICE] == QUIRE__NONE && !restorable(book, found.partial))))
+        found.partial = QUIRE__NONE;
+    return found;
+}
+
+/* The most of a path's blocks, whose last is *node, that a sequence could go on from. */
+static uint32_t fitting(const quire__book *book, uint32_t *node, uint32_t blocks, quire__side_want *want)
+{
+    uint32_t most = 0;
+    while (blocks > 0 &&
+           !quire__side_fits(book, *node, blocks, blocks * book->config.block_tokens, want, &most))
+        for (; blocks > most; blocks--)
+            *node = book->pool.kin[*node].parent;
+    if (blocks == 0)
+        want->restores = 0;
+    return blocks;
+}
+
+/* How many blocks to match, where what is restored pays. `worth` false: nothing is to be restored. */
+static uint32_t choose(quire__book *book, const quire__found *found, bool *worth)
+{
+    quire__side_want all = {.restoring = true}, here = {.restoring = false};
+    uint32_t node = found->last, blocks = fitting(book, &node, found->blocks, &all);
+    uint32_t moves = all.restores + (blocks > found->present ? blocks - found->present : 0);
+
+    *worth = true;
+    if (moves == 0)
+        return blocks;
+    node = found->last_present;
+    uint32_t without = fitting(book, &node, found->present, &here);
+    if (blocks > without)
+        *worth = worth_restoring(book, blocks - without, moves);
+    return *worth ? blocks : without;
+}
+
+/* The chain goes on with the part of a block that the prompt begins, where all groups have it. */
+static uint32_t take_groups_partial(quire__book *book, quire__chain *chain, const quire__found *found, bool worth,
+                                    uint32_t spare, quire__plan *plan)
+{
+    quire__side_want want = {.restoring = worth};
+    uint32_t most = 0, blocks = chain->blocks + 1, length = chain->blocks * book->config.block_tokens + found->common;
+    bool present = found->partial != QUIRE__NONE && book->pool.nodes[found->partial].slot[QUIRE_TIER_DEVICE] != QUIRE__NONE;
+
+    if (found->partial == QUIRE__NONE || chain->blocks < found->blocks || (!present && !worth) ||
+        !quire__side_fits(book, found->partial, blocks, length, &want, &most))
+        return 0;
+    if (!present)
+        return restore(book, chain, found->partial, spare, plan) ? found->common : 0;
+    quire__residency_hold(book, last_of(chain), found->partial);
+    chain->nodes[chain->blocks] = found->partial;
+    chain->table[chain->blocks] = (int32_t)book->pool.nodes[found->partial].slot[QUIRE_TIER_DEVICE];
+    chain->blocks++;
+    return found->common;
+}
+
+/* As describe; a block is ready when all groups' bytes that the sequence keeps of it are. */
+static void describe_groups(const quire__book *book, quire__chain *chain, uint32_t partial, quire_hit *hit)
+{
+    *hit = (quire_hit){.tokens = chain->length, .partial = partial};
+    chain->ready = chain->blocks;
+    for (uint32_t at = chain->blocks; at-- > 0;) {
+        uint32_t node = chain->nodes[at];
+        bool arriving = book->pool.nodes[node].state[QUIRE_TIER_DEVICE] == QUIRE__ARRIVING;
+        for (uint32_t group = 0; group < book->side_count; group++)
+            arriving |= at >= chain->spans[group].first &&
+                        book->sides[group].blocks[node].state == QUIRE__ARRIVING;
+        if (!arriving)
+            continue;
+        hit->host += at + 1 == chain->blocks && partial ? partial : book->config.block_tokens;
+        chain->ready = at;
+    }
+    hit->device = hit->tokens - hit->host;
+    hit->ready = chain->ready == chain->blocks;
+}
+
+/* A match of the first group's blocks goes as far as the side groups have what the sequence needs at its end. */
+static void take_groups(quire__book *book, quire__chain *chain, const int32_t *tokens, uint32_t count, quire__plan *plan,
+                        quire_hit *hit)
+{
+    const uint32_t spare = quire__chain_watermark(book, chain), moves = plan->count;
+    quire__found found = find(book, chain->domain, tokens, count);
+    bool worth = true;
+    uint32_t blocks = choose(book, &found, &worth);
+
+    (void)take_present(book, chain, tokens, smaller(blocks, found.present));
+    const bool counted = chain->blocks > 0;
+    if (blocks > found.present)
+        take_missing(book, chain, tokens, blocks - found.present, found.missing, spare, plan);
+    if (chain->blocks < blocks) { /* no room for the rest; then the windows are others */
+        quire__side_want want = {.restoring = worth};
+        uint32_t node = last_of(chain), fit = fitting(book, &node, chain->blocks, &want);
+        book->holders += !counted && chain->blocks > 0;
+        chain->length = chain->blocks * book->config.block_tokens;
+        for (uint32_t group = 0; group < book->side_count; group++)
+            chain->spans[group].first = chain->blocks;
+        quire__chain_truncate(book, chain, fit * book->config.block_tokens);
+        book->holders -= !counted && chain->blocks > 0;
+    }
+    uint32_t full = chain->blocks, partial = take_groups_partial(book, chain, &found, worth, spare, plan);
+    chain->length = chain->matched = full * book->config.block_tokens + partial;
+    chain->changed = 0;
+    book->holders += !counted && chain->blocks > 0;
+    quire__side_take(book, chain, plan);
+    describe_groups(book, chain, partial, hit);
+    if (plan->count > moves)
+        quire__residency_touch_host(book, chain->nodes, chain->blocks);
+    count_match(&book->counters, count, hit);
+}
+
+static void probe_groups(const quire__book *book, uint32_t domain, const int32_t *tokens, uint32_t count, quire_hit *hit)
+{
+    quire__side_want want = {.restoring = true};
+    quire__found found = find(book, domain, tokens, count);
+    uint32_t node = found.last, blocks = fitting(book, &node, found.blocks, &want), most = 0;
+    uint32_t length = blocks * book->config.block_tokens;
+
+    if (found.partial != QUIRE__NONE && blocks == found.blocks &&
+        quire__side_fits(book, found.partial, blocks + 1, length + found.common, &want, &most)) {
+        hit->partial = found.common;
+        length += found.common;
+        node = found.partial;
+        blocks++;
+    }
+    hit->tokens = length;
+    for (uint32_t at = blocks; at-- > 0; node = book->pool.kin[node].parent) {
+        bool here = book->pool.nodes[node].state[QUIRE_TIER_DEVICE] == QUIRE__RESIDENT;
+        for (uint32_t group = 0; group < book->side_count; group++)
+            here &= at < quire__side_needed(book, &book->sides[group], length) ||
+                    book->sides[group].blocks[node].state == QUIRE__RESIDENT;
+        if (!here)
+            hit->host += at + 1 == blocks && hit->partial ? hit->partial : book->config.block_tokens;
+    }
+    hit->device = hit->tokens - hit->host;
+    hit->ready = hit->host == 0;
+}
+
+/* ---- one group ------------------------------------------------------------------------------------------------- */
+
 void quire__match_take(quire__book *book, quire__chain *chain, const int32_t *tokens, uint32_t count,
                        quire__plan *plan, quire_hit *hit)
 {
+    if (book->side_count > 0) {
+        take_groups(book, chain, tokens, count, plan, hit);
+        return;
+    }
     const uint32_t block_tokens = book->config.block_tokens;
     const uint32_t limit = findable(count) / block_tokens, moves = plan->count;
     (void)quire__chain_refresh(book, chain); /* what was lost since quire__match_hold */
@@ -226,7 +406,7 @@ void quire__match_take(quire__book *book, quire__chain *chain, const int32_t *to
     uint32_t missing = take_present(book, chain, tokens, limit);
     const bool counted = chain->blocks > 0;
     uint32_t blocks = count_restorable(book, chain, tokens, limit, missing);
-    bool worth = worth_restoring(book, blocks);
+    bool worth = worth_restoring(book, blocks, blocks);
     if (worth)
         take_missing(book, chain, tokens, blocks, missing, spare, plan);
     uint32_t full = chain->blocks, partial = 0;
@@ -274,6 +454,10 @@ void quire__match_probe(const quire__book *book, uint32_t domain, const int32_t 
     const uint32_t block_tokens = book->config.block_tokens;
     uint32_t left = findable(count), node = QUIRE__NONE, common = 0;
     *hit = (quire_hit){.ready = 1};
+    if (book->side_count > 0) {
+        probe_groups(book, domain, tokens, count, hit);
+        return;
+    }
     while (left > 0) {
         uint32_t next = QUIRE__NONE;
         if (left >= block_tokens) {

@@ -9,6 +9,7 @@
 #include "quire/quire.h"
 
 #define QUIRE__NONE UINT32_MAX /* no slot, no node, no sequence */
+enum { QUIRE__SIDES_MOST = QUIRE_GROUPS - 1 }; /* groups beside the first */
 
 typedef enum quire__move_type {
     QUIRE__MOVE_COPY = 1, /* device slot to device slot, on the step's stream; no completion */
@@ -20,6 +21,7 @@ typedef struct quire__move {
     quire__move_type type;
     uint32_t source, destination; /* slots */
     uint32_t node;                /* whose bytes they are: the destination's for a copy */
+    uint32_t group;               /* of layers: device slots are that group's, and its part of the host slot moves */
     uint64_t ticket;
 } quire__move;
 

@@ -213,7 +213,7 @@ void quire__pool_detach(quire__pool *pool, uint32_t node, quire_tier tier)
     pool->departures++;
     record->slot[tier] = QUIRE__NONE;
     record->state[tier] = QUIRE__ABSENT;
-    record->reads &= (uint8_t)~(tier == QUIRE_TIER_DEVICE ? QUIRE__READS_DEVICE : QUIRE__READS_HOST);
+    record->reads &= (uint8_t)~(tier == QUIRE_TIER_DEVICE ? QUIRE__READS_DEVICE : QUIRE__READS_HOST | QUIRE__READS_SIDES);
     quire__pool_account(pool, node);
     if (in_flight) {
         pool->owner[tier][slot] = QUIRE__ORPHAN;
@@ -315,7 +315,7 @@ void quire__pool_host_grow(quire__pool *pool, uint32_t slots)
 
 bool quire__pool_in_flight(const quire__node *node, quire_tier tier)
 {
-    uint8_t reading = tier == QUIRE_TIER_DEVICE ? QUIRE__READS_DEVICE : QUIRE__READS_HOST;
+    uint8_t reading = tier == QUIRE_TIER_DEVICE ? QUIRE__READS_DEVICE : QUIRE__READS_HOST | QUIRE__READS_SIDES;
     return node->state[tier] == QUIRE__ARRIVING || (node->reads & reading) != 0;
 }
 

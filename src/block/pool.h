@@ -25,7 +25,8 @@ typedef enum quire__residence {
 } quire__residence;
 
 /* Moves in flight that read the node's slot of a tier. */
-enum { QUIRE__READS_DEVICE = 1, QUIRE__READS_HOST = 2 };
+/* SIDES: some move in flight has the host slot's part of another group (side.h), reading or writing. */
+enum { QUIRE__READS_DEVICE = 1, QUIRE__READS_HOST = 2, QUIRE__READS_SIDES = 4 };
 
 /* What an occupied slot counts as. In the host tier only NOWHERE, CACHED and LOOSE occur. */
 typedef enum quire__standing {

@@ -106,6 +106,8 @@ void quire__residency_discard(quire__book *book, uint32_t node)
     quire__pool *pool = &book->pool;
     pool->ticket[pool->nodes[node].slot[QUIRE_TIER_DEVICE]] = book->step;
     quire__pool_detach(pool, node, QUIRE_TIER_DEVICE);
+    if (book->side_count > 0)
+        quire__side_forget(book, node);
     quire__pool_node_give(pool, node);
 }
 
@@ -200,10 +202,14 @@ void quire__residency_lose(quire__book *book, uint32_t node, quire_tier tier)
         quire__residency_event(book, QUIRE_EVENT_REMOVED, tier, node);
     quire__pool_detach(&book->pool, node, tier);
     forget_child(book, node, tier);
+    if (tier == QUIRE_TIER_HOST && book->side_count > 0)
+        quire__side_host_lost(book, node);
 
     if (record->slot[QUIRE_TIER_DEVICE] == QUIRE__NONE && record->slot[QUIRE_TIER_HOST] == QUIRE__NONE) {
         QUIRE__ASSERT(record->refs == 0);
         quire__prefix_unlink(&book->prefix, node);
+        if (book->side_count > 0)
+            quire__side_forget(book, node);
         quire__pool_node_give(&book->pool, node);
     }
 }
@@ -249,7 +255,7 @@ bool quire__residency_make_room(quire__book *book, uint32_t count)
         if (victim == QUIRE__NONE || book->pool.nodes[victim].standing[QUIRE_TIER_DEVICE] != QUIRE__CACHED)
             return false;
         book->counters.evictions_device++;
-        if (!drop_last_block(book, victim))
+        if (book->side_count > 0 || !drop_last_block(book, victim))
             quire__residency_lose(book, victim, QUIRE_TIER_DEVICE);
     }
     return true;
@@ -366,13 +372,20 @@ void quire__residency_clear(quire__book *book, uint32_t domain)
 
 /* ---- answers ------------------------------------------------------------------------------------------------- */
 
+/* The slot's last owner is gone, and so is the move that had it. */
+static void give_orphan(quire__book *book, quire_tier tier, uint32_t slot)
+{
+    if (tier == QUIRE_TIER_DEVICE || book->side_count == 0) /* else another group's move may still have a part of it: side.c */
+        quire__pool_slot_give(&book->pool, tier, slot);
+}
+
 /* The move no longer reads the slot. True when it is still the node's. */
 static bool end_read(quire__book *book, quire_tier tier, uint32_t slot, uint32_t node)
 {
     quire__pool *pool = &book->pool;
     uint8_t reading = tier == QUIRE_TIER_DEVICE ? QUIRE__READS_DEVICE : QUIRE__READS_HOST;
     if (pool->owner[tier][slot] == QUIRE__ORPHAN) {
-        quire__pool_slot_give(pool, tier, slot);
+        give_orphan(book, tier, slot);
         return false;
     }
     if (pool->owner[tier][slot] != node || !(pool->nodes[node].reads & reading)) {
@@ -400,7 +413,7 @@ static void complete_offload(quire__book *book, const quire__move *move, bool ok
     end_read(book, QUIRE_TIER_DEVICE, move->source, move->node);
     uint32_t owner = pool->owner[QUIRE_TIER_HOST][move->destination];
     if (owner == QUIRE__ORPHAN) {
-        quire__pool_slot_give(pool, QUIRE_TIER_HOST, move->destination);
+        give_orphan(book, QUIRE_TIER_HOST, move->destination);
     } else if (owner >= pool->node_count) {
         QUIRE__ASSERT(book->holes);
     } else if (ok) {
@@ -440,15 +453,25 @@ static void complete_restore(quire__book *book, const quire__move *move, bool ok
 void quire__residency_complete(quire__book *book, const quire__move *move, bool ok)
 {
     QUIRE__ASSERT(move->type == QUIRE__MOVE_OFFLOAD || move->type == QUIRE__MOVE_RESTORE);
+    if (move->group > 0) {
+        quire__side_complete(book, move, ok);
+        return;
+    }
     if (move->type == QUIRE__MOVE_OFFLOAD)
         complete_offload(book, move, ok);
     else
         complete_restore(book, move, ok);
+    if (book->side_count > 0)
+        quire__side_host_moved(book, move->type == QUIRE__MOVE_OFFLOAD ? move->destination : move->source);
 }
 
 /* As a failure, only that the move still has its slots: what is dropped leaves them behind as orphans. */
 void quire__residency_expire(quire__book *book, const quire__move *move)
 {
+    if (move->group > 0) {
+        quire__side_expire(book, move);
+        return;
+    }
     quire_tier tier = move->type == QUIRE__MOVE_OFFLOAD ? QUIRE_TIER_HOST : QUIRE_TIER_DEVICE;
     uint32_t owner = book->pool.owner[tier][move->destination];
     if (owner >= book->pool.node_count || book->pool.nodes[owner].kind != QUIRE__KIND_SEALED)

@@ -43,7 +43,9 @@ static bool plan_offload(quire__book *book, const quire__chain *chain, uint32_t 
 {
     uint32_t node = chain->nodes[at];
     quire__node *record = &book->pool.nodes[node];
-    if (quire__plan_room(plan) == 0 || (record->reads & QUIRE__READS_DEVICE)) /* an offload given up still reads it */
+    if (quire__plan_room(plan) <= book->side_count || (record->reads & QUIRE__READS_DEVICE)) /* an offload given up still reads it */
+        return false;
+    if (book->side_count > 0 && !quire__side_quiet(book, node))
         return false;
     if (!quire__evict_worth_offload(&book->evict[QUIRE_TIER_DEVICE], node))
         return false;
@@ -66,6 +68,10 @@ static bool plan_offload(quire__book *book, const quire__chain *chain, uint32_t 
         .node = node,
         .ticket = book->step,
     });
+    if (book->side_count > 0) {
+        quire__side_host_move(book, slot);
+        quire__side_offload(book, node, plan);
+    }
     return true;
 }
 
@@ -115,6 +121,8 @@ static void adopt(quire__book *book, uint32_t node, uint32_t parent, uint32_t tw
 static void meet_twin(quire__book *book, quire__chain *chain, uint32_t at, uint32_t parent, uint32_t twin)
 {
     quire__pool *pool = &book->pool;
+    if (book->side_count > 0)
+        quire__side_merge(book, chain, at, chain->nodes[at], twin);
     if (pool->nodes[twin].state[QUIRE_TIER_DEVICE] == QUIRE__RESIDENT)
         give_way(book, chain->nodes[at], parent, twin);
     else
@@ -177,9 +185,13 @@ void quire__seal_commit(quire__book *book, quire__chain *chain, quire__plan *pla
     if (full > first && book->config.offload && book->config.host_slots > 0)
         offload(book, chain, 2 * (full - first), plan);
 
+    if (book->side_count > 0)
+        quire__side_commit(book, chain);
     if (chain->source != QUIRE__NONE) {
         uint32_t source = chain->source; /* in the place of block `first` */
         chain->source = QUIRE__NONE;
+        if (book->side_count > 0)
+            quire__side_release_source(book, source);
         quire__residency_release_one(book, first == 0 ? QUIRE__NONE : chain->nodes[first - 1], source);
     }
 }

@@ -7,10 +7,11 @@
 #include "block/evict.h"
 #include "block/pool.h"
 #include "block/prefix.h"
+#include "block/side.h"
 
 /* A sequence's blocks, from the root of its domain down. Sealed ones first; after them at most one that is open, or
  * several while a step is writing them, or dead ones until the sequence has taken their loss in. */
-typedef struct quire__chain {
+struct quire__chain {
     uint32_t *nodes; /* [max_blocks] */
     int32_t *table;  /* [max_blocks]: device slots of the same */
     uint32_t domain; /* index */
@@ -24,8 +25,9 @@ typedef struct quire__chain {
     uint32_t kept;    /* blocks before the reserve */
     uint32_t source;  /* what the reserve copied its first block from, still referred to; or QUIRE__NONE */
     quire_hint hint;   /* of the engine; next_use_us as a time of the book */
+    quire__span *spans; /* [side groups] */
     bool open, named;
-} quire__chain;
+};
 
 /* What a domain leaves behind expires. */
 typedef struct quire__lifetime {
@@ -45,6 +47,12 @@ struct quire__book {
     uint32_t max_blocks;       /* of one sequence */
     uint32_t free_chain_count;
     uint32_t holders;          /* sequences with at least one block */
+
+    uint32_t side_count; /* groups beside the first; 0: none of side.h runs */
+    quire__side *sides;
+    quire__span *spans;
+    int32_t *span_tables;
+    uint32_t *host_moves; /* of a host slot: moves in flight that have any part of it */
 
     quire__costs costs;
     uint32_t declined; /* restores in a row that were not worth it */

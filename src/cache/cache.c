@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "base/status.h"
 #include "cache/follow.h"
+#include "cache/groups.h"
 #include "cache/paths.h"
 #include "cache/resize.h"
 
@@ -52,20 +53,25 @@ static quire_status check_memory(quire_cache *cache, quire__memory kind, const c
 static quire_status size_slots(quire_cache *cache)
 {
     quire_options *options = &cache->options;
-    uint64_t block = cache->layout.block_bytes;
+    uint64_t block = cache->layout.block_bytes, all = quire__groups_block_bytes(cache);
     uint64_t device_slots = options->device_bytes / block;
     QUIRE__TRY(quire__resize_plan(cache));
+    if (cache->side_count > 0)
+        QUIRE__TRY(quire__groups_size(cache, &device_slots));
     if (cache->sections > 0)
         device_slots = (uint64_t)cache->sections * cache->section_slots;
+    if (cache->side_count > 0)
+        cache->host_slot_bytes = all; /* copied as it is: paths.c */
     uint64_t host_slots = options->offload == QUIRE_OFFLOAD_NONE ? 0 : options->host_bytes / cache->host_slot_bytes;
 
     if (device_slots < 2)
         return quire__fail(QUIRE_EINVAL,
                            "device_bytes is %llu, but a block of %u tokens takes %llu; give at least two blocks (%llu)",
-                           (unsigned long long)options->device_bytes, options->block_tokens, (unsigned long long)block,
-                           (unsigned long long)(2 * block));
+                           (unsigned long long)options->device_bytes, options->block_tokens, (unsigned long long)all,
+                           (unsigned long long)(2 * all));
     QUIRE__TRY(check_memory(cache, QUIRE__MEMORY_DEVICE, "device_bytes",
-                            cache->sections > 0 ? options->device_bytes : device_slots * block));
+                            cache->sections > 0 ? options->device_bytes
+                                                : device_slots * block + quire__groups_side_bytes(cache)));
     QUIRE__TRY(check_memory(cache, QUIRE__MEMORY_PINNED, "host_bytes", host_slots * cache->host_slot_bytes));
     if (device_slots + host_slots > INT32_MAX / 2)
         return quire__fail(QUIRE_EINVAL, "%llu blocks of %llu bytes are more than a cache can count (%d)",
@@ -77,7 +83,7 @@ static quire_status size_slots(quire_cache *cache)
     if (options->max_seq_tokens == 0 || options->max_seq_tokens > longest)
         options->max_seq_tokens = longest < INT32_MAX ? (uint32_t)longest : INT32_MAX;
     if (cache->sections == 0)
-        options->device_bytes = device_slots * block;
+        options->device_bytes = device_slots * block + quire__groups_side_bytes(cache);
     options->host_bytes = host_slots * cache->host_slot_bytes;
     return QUIRE_OK;
 }
@@ -87,11 +93,7 @@ static quire_status size_slots(quire_cache *cache)
 static quire_status take_options(quire_cache *cache, const quire_options *options)
 {
     cache->options = *options;
-    QUIRE__TRY(quire__layout_make(&cache->layout, options));
-    cache->group = options->groups[0];
-    cache->group.dtype = cache->layout.dtype;
-    cache->group.query_heads = cache->layout.query_heads;
-    cache->options.groups = &cache->group;
+    QUIRE__TRY(quire__groups_take(cache, options));
     snprintf(cache->policy_name, sizeof cache->policy_name, "%s", options->policy);
     cache->options.policy = cache->policy_name;
     if (options->hash_key == 0)
@@ -114,26 +116,43 @@ static quire_status open_device(quire_cache *cache)
 }
 
 /* FP8 with the caller's scales. They pass through pinned memory, as every copy to a device does. */
-static quire_status send_scales(quire_cache *cache)
+quire_status quire__cache_send_scales(quire_cache *cache, const quire_group *group, const quire__layout *layout, float **scales,
+                                      uint64_t *checksum)
 {
-    const quire__layout *layout = &cache->layout;
     size_t count = (size_t)layout->layers * 2 * layout->kv_heads;
     void *memory, *staging;
 
-    if (cache->group.scales == NULL)
+    *checksum = 0;
+    if (group->scales == NULL)
         return QUIRE_OK;
     QUIRE__TRY(quire__device_alloc(cache->device, QUIRE__MEMORY_DEVICE, count * sizeof(float), &memory));
-    cache->scales = memory;
+    *scales = memory;
     QUIRE__TRY(quire__device_alloc(cache->device, QUIRE__MEMORY_PINNED, count * sizeof(float), &staging));
     for (size_t i = 0; i < count; i++)
-        ((float *)staging)[i] = cache->group.scales[i];
-    cache->scales_checksum = quire__checksum(staging, count * sizeof(float));
-    quire__copy copy = {.destination = cache->scales, .source = staging, .bytes = count * sizeof(float)};
+        ((float *)staging)[i] = group->scales[i];
+    *checksum = quire__checksum(staging, count * sizeof(float));
+    quire__copy copy = {.destination = *scales, .source = staging, .bytes = count * sizeof(float)};
     quire_status status = quire__device_copy(cache->device, cache->stream, &copy, 1);
     if (status == QUIRE_OK)
         status = quire__device_stream_synchronize(cache->device, cache->stream);
     quire__device_free(cache->device, QUIRE__MEMORY_PINNED, staging);
     return status;
+}
+
+/* Of decode attention over a group. */
+static size_t work_floats(const quire_cache *cache, const quire__layout *layout, size_t parts)
+{
+    const quire__attend_args longest = {.pages = {.kv_heads = (int32_t)layout->kv_heads,
+                                                  .head_dim = (int32_t)layout->head_dim,
+                                                  .dtype = layout->dtype},
+                                        .query_heads = (int32_t)layout->query_heads,
+                                        .count = 1,
+                                        .longest_context = (int32_t)cache->options.max_seq_tokens,
+                                        .split_tokens = LONGEST_SPLIT};
+    size_t floats = parts * layout->query_heads * (layout->head_dim + 2);
+    if (layout->state_bytes > 0)
+        return 0;
+    return floats < (size_t)quire__attend_work_floats(&longest) ? (size_t)quire__attend_work_floats(&longest) : floats;
 }
 
 static quire_status open_memory(quire_cache *cache)
@@ -148,23 +167,19 @@ static quire_status open_memory(quire_cache *cache)
                                        (size_t)cache->device_slots * layout->block_bytes, &memory));
         cache->arena = memory;
     }
-    QUIRE__TRY(send_scales(cache));
-    cache->group.scales = NULL; /* the caller's array was lent for the call */
+    QUIRE__TRY(quire__cache_send_scales(cache, &cache->groups[0], layout, &cache->scales, &cache->scales_checksum));
+    cache->groups[0].scales = NULL; /* the caller's array was lent for the call */
+    QUIRE__TRY(quire__groups_open_memory(cache));
     if (!quire__device_is_cuda(cache->device))
         return QUIRE_OK; /* the host kernels need no work space */
     cache->share_least = cache->options.deterministic ? 0 : SHARE_LEAST;
-    const quire__attend_args longest = {.pages = {.kv_heads = (int32_t)layout->kv_heads,
-                                                  .head_dim = (int32_t)layout->head_dim,
-                                                  .dtype = layout->dtype},
-                                        .query_heads = (int32_t)layout->query_heads,
-                                        .count = 1,
-                                        .longest_context = (int32_t)cache->options.max_seq_tokens,
-                                        .split_tokens = LONGEST_SPLIT};
     size_t parts = (size_t)cache->options.max_sequences * WORK_PARTS;
     parts = parts < LEAST_WORK_TOKENS ? LEAST_WORK_TOKENS : parts > MOST_WORK_TOKENS ? MOST_WORK_TOKENS : parts;
-    cache->work_floats = parts * layout->query_heads * (layout->head_dim + 2);
-    if (cache->work_floats < (size_t)quire__attend_work_floats(&longest))
-        cache->work_floats = (size_t)quire__attend_work_floats(&longest);
+    cache->work_floats = work_floats(cache, layout, parts);
+    for (uint32_t i = 0; i < cache->side_count; i++) {
+        size_t floats = work_floats(cache, &cache->sides[i].layout, parts);
+        cache->work_floats = floats > cache->work_floats ? floats : cache->work_floats;
+    }
     QUIRE__TRY(quire__device_alloc(cache->device, QUIRE__MEMORY_DEVICE, cache->work_floats * sizeof(float), &memory));
     cache->work = memory;
     return QUIRE_OK;
@@ -173,6 +188,7 @@ static quire_status open_memory(quire_cache *cache)
 static quire_status open_book(quire_cache *cache)
 {
     const quire_options *options = &cache->options;
+    quire__side_config sides[QUIRE__SIDES_MOST];
     quire__book_config config = {.block_tokens = options->block_tokens,
                                  .device_slots = cache->device_slots,
                                  .host_slots = cache->host_slots,
@@ -187,10 +203,13 @@ static quire_status open_book(quire_cache *cache)
                                  .custom_policy = options->custom_policy,
                                  .pin_blocks = options->pin_blocks,
                                  .offload = options->offload == QUIRE_OFFLOAD_WRITE_THROUGH,
+                                 .sides = sides,
+                                 .side_count = cache->side_count,
                                  .allocator = cache->allocator};
 
     if (cache->follows)
         return QUIRE_OK;
+    quire__groups_book(cache, sides);
     QUIRE__TRY(quire__book_open(&cache->book, &config));
     return cache->sections > 0 ? quire__resize_open_book(cache) : QUIRE_OK;
 }
@@ -215,6 +234,7 @@ static size_t part_bytes(const quire_cache *cache)
 
 static quire_status open_mover(quire_cache *cache)
 {
+    quire__mover_side sides[QUIRE__SIDES_MOST];
     quire__mover_config config = {.device = cache->device,
                                   .allocator = cache->allocator,
                                   .arena = cache->arena,
@@ -226,14 +246,18 @@ static quire_status open_mover(quire_cache *cache)
                                   .path = cache->path,
                                   .shape = cache->shape,
                                   .staging_bytes = QUIRE__STAGING_BYTES,
+                                  .sides = sides,
+                                  .side_count = cache->side_count,
                                   .pin_bytes = (size_t)cache->options.host_pin_bytes,
                                   .pin_background = cache->options.host_pin == QUIRE_HOST_PIN_BACKGROUND,
                                   .verify = cache->options.checksum == QUIRE_CHECKSUM_RESTORE,
                                   .timeout_us = (uint64_t)cache->options.move_timeout_ms * 1000};
 
+    for (uint32_t i = 0; i < cache->side_count; i++)
+        sides[i] = (quire__mover_side){cache->sides[i].arena, cache->sides[i].layout.block_bytes, cache->sides[i].slots};
     cache->part_layers = layers_a_part(cache);
     QUIRE__TRY(quire__mover_open(&cache->mover, &config));
-    cache->host_ready = quire__host_tier_ready(quire__mover_host_tier(cache->mover));
+    cache->host_ready = quire__mover_host_ready(cache->mover);
     if (!cache->follows)
         quire__book_host_limit(cache->book, cache->host_ready);
     return QUIRE_OK;
@@ -254,7 +278,7 @@ static quire_status open_record(quire_cache *cache)
                                    .max_seq_tokens = options->max_seq_tokens,
                                    .max_domains = options->max_domains,
                                    .watermark_blocks = options->watermark_blocks,
-                                   .block_bytes = cache->layout.block_bytes,
+                                   .block_bytes = quire__groups_block_bytes(cache),
                                    .policy = options->policy,
                                    .offload = options->offload == QUIRE_OFFLOAD_WRITE_THROUGH};
 
@@ -271,28 +295,35 @@ static uint32_t seq_blocks(const quire_options *options)
     return (options->max_seq_tokens - 1) / options->block_tokens + 1;
 }
 
-static quire_status open_tables(quire_cache *cache)
+quire__tables_config quire__cache_tables_config(const quire_cache *cache)
 {
     const quire_options *options = &cache->options;
-    quire__tables_config config = {.device = cache->device,
+    return (quire__tables_config){.device = cache->device,
                                    .allocator = cache->allocator,
                                    .max_rows = options->max_sequences,
                                    .max_tokens = options->max_step_tokens,
                                    .table_stride = seq_blocks(options),
                                    .block_tokens = options->block_tokens,
                                    .timeout_us = (uint64_t)options->move_timeout_ms * 1000};
+}
 
-    return quire__tables_open(&cache->tables, &config);
+static quire_status open_tables(quire_cache *cache)
+{
+    quire__tables_config config = quire__cache_tables_config(cache);
+
+    QUIRE__TRY(quire__tables_open(&cache->tables, &config));
+    return quire__groups_open_tables(cache);
 }
 
 static quire_status open_scratch(quire_cache *cache)
 {
     const quire_options *options = &cache->options;
     uint32_t moves = seq_blocks(options), sealed = options->max_step_tokens / options->block_tokens + 2;
+    uint32_t groups = options->group_count;
     void *memory;
 
-    QUIRE__TRY(quire__plan_open(&cache->moves, &cache->allocator, moves > sealed ? moves : sealed));
-    QUIRE__TRY(quire__plan_open(&cache->step.plan, &cache->allocator, options->max_sequences));
+    QUIRE__TRY(quire__plan_open(&cache->moves, &cache->allocator, groups * (moves > sealed ? moves : sealed)));
+    QUIRE__TRY(quire__plan_open(&cache->step.plan, &cache->allocator, groups * options->max_sequences));
     QUIRE__TRY(quire__memory_take(&cache->allocator, options->max_sequences, sizeof(quire__face), "sequences",
                                   &memory));
     cache->faces = memory;
@@ -400,6 +431,7 @@ void quire_cache_close(quire_cache *cache)
     quire__plan_close(&cache->step.plan, &allocator);
     quire__plan_close(&cache->moves, &allocator);
     quire__plan_close(&cache->resize_plan, &allocator);
+    quire__groups_close(cache);
     quire__tables_close(cache->tables);
     quire__mover_close(cache->mover);
     quire__record_close(cache->record);
@@ -429,10 +461,9 @@ void quire__cache_lock(quire_cache *cache)
 static void tell_host_is_short(const quire_cache *cache)
 {
     const quire__log log = {cache->options.log_level, cache->options.log, cache->options.log_user};
-    const quire__host_tier *tier = quire__mover_host_tier(cache->mover);
 
-    quire__log_line(&log, QUIRE_LOG_WARN, "the host tier stays at %u of %u blocks: %s", quire__host_tier_ready(tier),
-                    cache->host_slots, quire__host_tier_fault(tier));
+    quire__log_line(&log, QUIRE_LOG_WARN, "the host tier stays at %u of %u blocks: %s", quire__mover_host_ready(cache->mover),
+                    cache->host_slots, quire__mover_host_fault(cache->mover));
 }
 
 void quire__cache_unlock(quire_cache *cache)
@@ -465,9 +496,8 @@ static void take_in_one(void *arg, const quire__move *move, quire__outcome outco
 /* The host tier's memory is being pinned: what there is more of now, or why there will be none. */
 static void take_in_host(quire_cache *cache)
 {
-    const quire__host_tier *tier = quire__mover_host_tier(cache->mover);
-    const char *fault = quire__host_tier_fault(tier); /* first: what was pinned before it counts */
-    uint32_t ready = quire__host_tier_ready(tier);
+    const char *fault = quire__mover_host_fault(cache->mover); /* first: what was pinned before it counts */
+    uint32_t ready = quire__mover_host_ready(cache->mover);
 
     if (ready > cache->host_ready)
         quire__book_host_grow(cache->book, ready);

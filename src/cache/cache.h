@@ -60,21 +60,33 @@ struct quire_step {
     uint64_t restore;     /* the newest restore that a row runs ahead of; 0: none does */
     uint32_t graph_rows, graph_context; /* quire_step_graph; 0: not asked for */
     uint32_t parts_ready; /* of that restore, the stream waits for so many parts already */
-    quire__plan plan;         /* copies, at most one a row */
+    quire__plan plan;         /* copies, at most one a row and group */
     quire__block_pair *pairs; /* the same, for the kernel */
     quire_view view;
+    quire_view side_views[QUIRE__SIDES_MOST];
+    quire__row *side_sent; /* [max_sequences], of one group after the other */
     quire__prefixes prefixes;
     bool prefixes_found;
     quire__shared_args shared; /* of the prefixes, once they were sent; its group_count is 0 before */
 };
 
+/* A group beside the first: groups.c. */
+typedef struct quire__cache_side {
+    quire__layout layout;
+    uint32_t slots;
+    unsigned char *arena;
+    float *scales;
+    quire__tables *tables;
+    uint32_t *last_rows; /* [max_sequences]: as quire__face.last_row */
+} quire__cache_side;
+
 struct quire_cache {
     quire__lock lock; /* see cache.c */
-    quire_options options; /* resolved; strings and the group are our own */
-    quire_group group;
+    quire_options options; /* resolved; strings and the groups are our own */
+    quire_group groups[QUIRE_GROUPS];
     char device_name[32], policy_name[32];
     quire__allocator allocator;
-    quire__layout layout;
+    quire__layout layout; /* of the first group; what follows is its own too, unless it says otherwise */
     uint32_t device_slots, host_slots; /* both with those that have no memory now */
     quire__path path;       /* of blocks to the host and back: paths.c */
     quire__pack_shape shape; /* where they are packed */
@@ -97,6 +109,9 @@ struct quire_cache {
     uint64_t scales_checksum; /* 0: none */
     float *work;   /* on the device: partial results of decode attention */
     size_t work_floats;
+
+    uint32_t side_count; /* groups beside the first */
+    quire__cache_side sides[QUIRE__SIDES_MOST];
 
     quire__book *book;
     quire__mover *mover;
@@ -134,6 +149,16 @@ quire_status quire__step_await_layer(quire_step *step, uint32_t layer);
 void quire__step_fill_view(quire_step *step);
 void quire__step_shape_view(quire_step *step); /* for a graph, behind the tables */
 quire_status quire__step_copy_blocks(quire_step *step, uint32_t count);
+/* FP8 with the caller's scales: sends them to the device. */
+quire_status quire__cache_send_scales(quire_cache *cache, const quire_group *group, const quire__layout *layout, float **scales,
+                                      uint64_t *checksum);
+quire__tables_config quire__cache_tables_config(const quire_cache *cache);
+/* The part of a view that is not the step's rows. */
+void quire__cache_fill_view(quire_cache *cache, quire__stream *stream, const quire__layout *layout, unsigned char *arena,
+                            uint32_t slots, const float *scales, quire_view *view);
+/* Enqueues the copies of the step's plan that are of this group. */
+quire_status quire__step_copy_group(quire_step *step, uint32_t group, quire__tables *tables, unsigned char *arena,
+                                    size_t block_bytes);
 /* The end of a step, however it ended. */
 void quire__step_finish(quire_step *step);
 

@@ -4,6 +4,7 @@
 #include "base/status.h"
 #include "cache/cache.h"
 #include "cache/compute.h"
+#include "cache/groups.h"
 #include "cache/shared.h"
 
 enum {
@@ -16,10 +17,12 @@ quire_status quire__compute_view(const quire_view *view, uint32_t layer, quire_c
     if (view == NULL || view->owner == NULL)
         return quire__fail(QUIRE_EINVAL, "view must come from quire_step_view");
     quire_cache *owner = view->owner;
-    if (owner->step.state != QUIRE__STEP_SUBMITTED || view != &owner->step.view)
+    if (owner->step.state != QUIRE__STEP_SUBMITTED || quire__groups_of_view(&owner->step, view) == QUIRE__NONE)
         return quire__fail(QUIRE_ESTATE, "the view's step has ended");
     if (layer >= view->layers)
         return quire__fail(QUIRE_EINVAL, "layer is %u; the group has %u, counted from 0", layer, view->layers);
+    if (view->state_bytes > 0)
+        return quire__fail(QUIRE_EINVAL, "the group has a recurrent state, neither K nor V: its kernels are the engine's own");
     *cache = owner;
     return QUIRE_OK;
 }
@@ -146,13 +149,13 @@ static int32_t round_up(int64_t value, int64_t unit)
 }
 
 /* How much context one thread block takes. Deterministic: always the same. Otherwise short enough to fill the GPU. */
-static int32_t split_tokens(const quire_cache *cache, int32_t count, int32_t longest)
+static int32_t split_tokens(const quire_cache *cache, int32_t kv_heads, int32_t count, int32_t longest)
 {
     int32_t unit = (int32_t)(cache->layout.block_tokens > 64 ? cache->layout.block_tokens : 64);
     int64_t split = DETERMINISTIC_SPLIT;
 
     if (!cache->options.deterministic) {
-        int64_t blocks_without_split = (int64_t)count * cache->layout.kv_heads;
+        int64_t blocks_without_split = (int64_t)count * kv_heads;
         int64_t splits = (MOST_WORKERS + blocks_without_split - 1) / blocks_without_split;
         split = (longest + splits - 1) / splits;
         split = split < 128 ? 128 : split;
@@ -165,7 +168,7 @@ static int64_t cut_contexts(const quire_cache *cache, const quire__attend_args *
 {
     int64_t floats_a_split = (int64_t)args->query_heads * (args->pages.head_dim + 2);
 
-    *split = split_tokens(cache, args->count, args->longest_context);
+    *split = split_tokens(cache, args->pages.kv_heads, args->count, args->longest_context);
     int64_t at_once = args->work_floats / ((args->longest_context + *split - 1) / *split * floats_a_split);
     if (at_once >= 1)
         return at_once;
@@ -228,6 +231,9 @@ quire_status quire_attend_with(const quire_view *view, uint32_t layer, const qui
     QUIRE__TRY(quire__compute_view(view, layer, &cache));
     QUIRE__TRY(check_not_latent(view));
     QUIRE__TRY(check_params(params));
+    if (view->window > 0 && (params->window == 0 || params->window > view->window))
+        return quire__fail(QUIRE_EINVAL, "params.window is %u; the group keeps %u tokens (quire_group.window): 1..%u",
+                           params->window, view->window, view->window);
     QUIRE__TRY(quire__compute_tensor(q, "q", view->query_heads));
     QUIRE__TRY(quire__compute_tensor(out, "out", view->query_heads));
     QUIRE__TRY(quire__step_await_layer(&cache->step, layer));

@@ -3,6 +3,7 @@
 
 #include "base/status.h"
 #include "cache/cache.h"
+#include "cache/groups.h"
 
 quire_status quire_cache_stats(quire_cache *cache, quire_stats *stats)
 {
@@ -27,7 +28,26 @@ quire_status quire_cache_stats(quire_cache *cache, quire_stats *stats)
     stats->restore_bytes = moved.restore_bytes;
     stats->restore_failures = moved.restore_failures;
     stats->checksum_failures = moved.checksum_failures;
-    stats->block_bytes = cache->layout.block_bytes;
+    stats->block_bytes = quire__groups_block_bytes(cache);
+    return QUIRE_OK;
+}
+
+quire_status quire_cache_group_stats(quire_cache *cache, uint32_t group, quire_group_stats *stats)
+{
+    if (cache == NULL || stats == NULL)
+        return quire__fail(QUIRE_EINVAL, "cache and stats must not be NULL");
+    if (stats->size != sizeof *stats)
+        return quire__fail(QUIRE_EINVAL, "quire_group_stats.size is %zu; set it to sizeof(quire_group_stats), %zu",
+                           stats->size, sizeof *stats);
+    if (group > cache->side_count)
+        return quire__fail(QUIRE_EINVAL, "group is %u; the cache has %u, counted from 0", group, cache->side_count + 1);
+    quire__cache_lock(cache);
+    quire__cache_take_in(cache);
+    memset(stats, 0, sizeof *stats);
+    stats->size = sizeof *stats;
+    quire__book_group_stats(cache->book, group, stats);
+    quire__cache_unlock(cache);
+    stats->block_bytes = group == 0 ? cache->layout.block_bytes : cache->sides[group - 1].layout.block_bytes;
     return QUIRE_OK;
 }
 
@@ -73,6 +93,10 @@ static quire_status check(quire_cache *cache)
     QUIRE__TRY(quire__book_check(cache->book));
     verdict result = {.tier = quire__mover_host_tier(cache->mover)};
     quire__book_each_host_slot(cache->book, check_slot, &result);
+    for (uint32_t group = 1; group <= cache->side_count; group++) {
+        result.tier = quire__mover_side_tier(cache->mover, group);
+        quire__book_each_host_side(cache->book, group, check_slot, &result);
+    }
     if (result.broken > 0)
         return quire__fail(QUIRE_ECORRUPT, "%u blocks in the host tier do not match their checksums (slot %u)",
                            result.broken, result.slot);

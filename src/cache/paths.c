@@ -13,6 +13,9 @@ static quire_status may_pack(const quire_cache *cache, uint32_t parts, size_t pa
     const quire__layout *layout = &cache->layout;
     int64_t together = layout->kv_stride > 0 ? layout->kv_stride : layout->layer_stride; /* K or V; or a latent row's layer */
 
+    if (cache->side_count > 0)
+        return quire__fail(QUIRE_EUNSUPPORTED, "pack is on, but the cache has %u groups of layers; only one group packs: leave it "
+                           "auto or off", cache->side_count + 1);
     if (layout->dtype != QUIRE_DTYPE_BF16)
         return quire__fail(QUIRE_EUNSUPPORTED, "pack is on, but the cache holds %s; only bf16 packs: leave it auto or off",
                            quire_dtype_name(layout->dtype));
@@ -109,7 +112,7 @@ quire_status quire__paths_choose(quire_cache *cache, uint32_t parts, size_t part
 
     if (options->pack == QUIRE_PACK_ON && status != QUIRE_OK)
         return status;
-    cache->path = host ? choose(cache, status == QUIRE_OK) : QUIRE__PATH_COPY;
+    cache->path = host && cache->side_count == 0 ? choose(cache, status == QUIRE_OK) : QUIRE__PATH_COPY;
     cache->host_slot_bytes = cache->path == QUIRE__PATH_PACK ? (size_t)cache->shape.packed_bytes : cache->layout.block_bytes;
     options->pack = cache->path == QUIRE__PATH_PACK ? QUIRE_PACK_ON : QUIRE_PACK_OFF;
     options->pieces = cache->path == QUIRE__PATH_GATHER ? QUIRE_PIECES_GATHER : QUIRE_PIECES_COPY;

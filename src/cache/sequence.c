@@ -99,7 +99,7 @@ static quire_status match(quire_cache *cache, quire_seq seq, const int32_t *toke
     quire__book_set_time(cache->book, quire__clock_us());
     quire__cache_tell_costs(cache);
     QUIRE__TRY(quire__book_match_begin(cache->book, index, tokens, count));
-    if (count / cache->layout.block_tokens >= LONG_BLOCKS)
+    if (cache->side_count == 0 && count / cache->layout.block_tokens >= LONG_BLOCKS)
         match_long(cache, index, tokens, count);
     quire__book_match_end(cache->book, index, tokens, count, &cache->moves, found);
     quire__record_match(cache->record, index, count, found);

@@ -14,6 +14,7 @@
 #include "base/status.h"
 #include "cache/cache.h"
 #include "cache/follow.h"
+#include "cache/groups.h"
 
 static quire_status begin(quire_cache *cache, void *stream)
 {
@@ -127,55 +128,69 @@ quire_status quire_step_add(quire_step *step, quire_seq seq, const int32_t *toke
     return status;
 }
 
-quire_status quire__step_copy_blocks(quire_step *step, uint32_t count)
+/* The copies of pairs[0 .. count), within one group's arena. */
+static quire_status copy_pairs(quire_step *step, uint32_t count, quire__tables *tables, unsigned char *arena, size_t block_bytes)
 {
-    quire_cache *cache = step->cache;
-
     if (count == 0)
         return QUIRE_OK;
-    QUIRE__TRY(quire__tables_send_pairs(cache->tables, step->stream, step->pairs, count));
-    quire__kernel_args args = {.block_copy = {.arena = cache->arena,
-                                              .block_stride = (int64_t)cache->layout.block_bytes,
-                                              .block_bytes = (int64_t)cache->layout.block_bytes,
-                                              .pairs = quire__tables_pairs(cache->tables),
+    QUIRE__TRY(quire__tables_send_pairs(tables, step->stream, step->pairs, count));
+    quire__kernel_args args = {.block_copy = {.arena = arena,
+                                              .block_stride = (int64_t)block_bytes,
+                                              .block_bytes = (int64_t)block_bytes,
+                                              .pairs = quire__tables_pairs(tables),
                                               .count = (int32_t)count}};
-    return quire__device_launch(cache->device, step->stream, QUIRE__KERNEL_BLOCK_COPY, &args);
+    return quire__device_launch(step->cache->device, step->stream, QUIRE__KERNEL_BLOCK_COPY, &args);
 }
 
-static quire_status enqueue_copies(quire_step *step)
+quire_status quire__step_copy_blocks(quire_step *step, uint32_t count)
 {
+    return copy_pairs(step, count, step->cache->tables, step->cache->arena, step->cache->layout.block_bytes);
+}
+
+quire_status quire__step_copy_group(quire_step *step, uint32_t group, quire__tables *tables, unsigned char *arena,
+                                    size_t block_bytes)
+{
+    uint32_t count = 0;
+
     for (uint32_t i = 0; i < step->plan.count; i++)
-        step->pairs[i] = (quire__block_pair){(int32_t)step->plan.moves[i].source,
-                                             (int32_t)step->plan.moves[i].destination};
-    return quire__step_copy_blocks(step, step->plan.count);
+        if (step->plan.moves[i].group == group)
+            step->pairs[count++] = (quire__block_pair){(int32_t)step->plan.moves[i].source,
+                                                       (int32_t)step->plan.moves[i].destination};
+    return copy_pairs(step, count, tables, arena, block_bytes);
+}
+
+void quire__cache_fill_view(quire_cache *cache, quire__stream *stream, const quire__layout *layout, unsigned char *arena,
+                            uint32_t slots, const float *scales, quire_view *view)
+{
+    *view = (quire_view){.arena = arena,
+                         .block_stride = (int64_t)layout->block_bytes,
+                         .layer_stride = layout->layer_stride,
+                         .kv_stride = layout->kv_stride,
+                         .head_stride = layout->head_stride,
+                         .token_stride = layout->token_stride,
+                         .blocks = slots,
+                         .block_tokens = layout->block_tokens,
+                         .layers = layout->layers,
+                         .kv_heads = layout->kv_heads,
+                         .head_dim = layout->head_dim,
+                         .query_heads = layout->query_heads,
+                         .dtype = layout->dtype,
+                         .scales = scales,
+                         .scale_offset = layout->scale_offset,
+                         .scale_stride = layout->scale_stride,
+                         .scale_group = layout->scale_group,
+                         .rotation = layout->rotation,
+                         .value_dim = layout->value_dim,
+                         .window = layout->window,
+                         .state_bytes = layout->state_bytes,
+                         .stream = stream,
+                         .owner = cache};
 }
 
 void quire__step_fill_view(quire_step *step)
 {
     quire_cache *cache = step->cache;
-    const quire__layout *layout = &cache->layout;
-
-    step->view = (quire_view){.arena = cache->arena,
-                              .block_stride = (int64_t)layout->block_bytes,
-                              .layer_stride = layout->layer_stride,
-                              .kv_stride = layout->kv_stride,
-                              .head_stride = layout->head_stride,
-                              .token_stride = layout->token_stride,
-                              .blocks = cache->device_slots,
-                              .block_tokens = layout->block_tokens,
-                              .layers = layout->layers,
-                              .kv_heads = layout->kv_heads,
-                              .head_dim = layout->head_dim,
-                              .query_heads = layout->query_heads,
-                              .dtype = layout->dtype,
-                              .scales = cache->scales,
-                              .scale_offset = layout->scale_offset,
-                              .scale_stride = layout->scale_stride,
-                              .scale_group = layout->scale_group,
-                              .rotation = layout->rotation,
-                              .value_dim = layout->value_dim,
-                              .stream = step->stream,
-                              .owner = cache};
+    quire__cache_fill_view(cache, step->stream, &cache->layout, cache->arena, cache->device_slots, cache->scales, &step->view);
 }
 
 static void gather_rows(quire_step *step)
@@ -260,7 +275,9 @@ quire_status quire_step_submit(quire_step *step)
     quire__tables_pad(cache->tables, step->graph_rows);
     quire_status status = quire__tables_send(cache->tables, step->stream, step->sent, step->row_count, &step->view);
     if (status == QUIRE_OK)
-        status = enqueue_copies(step);
+        status = quire__step_copy_group(step, 0, cache->tables, cache->arena, cache->layout.block_bytes);
+    if (status == QUIRE_OK)
+        status = quire__groups_submit(step);
     if (status == QUIRE_OK && cache->followers != NULL)
         status = cache->followers->submit(cache->followers->arg, step);
     if (status != QUIRE_OK) {
@@ -280,7 +297,9 @@ quire_status quire_step_submit(quire_step *step)
 
 const quire_view *quire_step_view(quire_step *step, uint32_t group)
 {
-    return step != NULL && step->state == QUIRE__STEP_SUBMITTED && group == 0 ? &step->view : NULL;
+    if (step == NULL || step->state != QUIRE__STEP_SUBMITTED || group > step->cache->side_count)
+        return NULL;
+    return group == 0 ? &step->view : &step->side_views[group - 1];
 }
 
 quire_status quire__step_await_layer(quire_step *step, uint32_t layer)
@@ -380,7 +399,7 @@ static quire_status commit(quire_step *step)
     quire__cache_take_in(cache);
     uint32_t lost = step->restore > 0 ? settle_early_rows(step) : 0;
     for (uint32_t i = 0; i < step->row_count; i++) {
-        if (quire__plan_room(&cache->moves) < step->rows[i].added + 1)
+        if (quire__plan_room(&cache->moves) < (step->rows[i].added + 1) * cache->options.group_count)
             quire__cache_start_moves(cache);
         quire__book_commit(cache->book, step->rows[i].seq, &cache->moves);
     }

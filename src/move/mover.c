@@ -63,9 +63,16 @@ typedef struct direction {
     double block_us;   /* measured; 0: not yet */
 } direction;
 
+/* A group beside the first. */
+typedef struct side {
+    quire__mover_side config;
+    quire__host_tier host;
+} side;
+
 struct quire__mover {
     quire__mover_config config;
     quire__host_tier host;
+    side sides[QUIRE__SIDES_MOST];
     direction offload, restore;
     quire__event *step_events[STEP_EVENTS];
     uint64_t last_step; /* marked; 0: none */
@@ -123,6 +130,8 @@ static quire_status direction_open(quire__mover *mover, direction *way, uint32_t
     QUIRE__ASSERT(parts <= QUIRE__PARTS_MOST);
     way->parts = parts > 0 ? parts : 1;
     way->capacity = mover->config.device_slots + mover->config.host_slots;
+    for (uint32_t i = 0; i < mover->config.side_count; i++)
+        way->capacity += mover->config.sides[i].device_slots + mover->config.host_slots;
     QUIRE__TRY(quire__memory_take(allocator, way->capacity, sizeof(quire__move), "moves in flight", &memory));
     way->moves = memory;
     QUIRE__TRY(quire__memory_take(allocator, way->capacity, sizeof(quire__copy), "copy list", &memory));
@@ -138,15 +147,19 @@ static quire_status mover_fill(quire__mover *mover)
 {
     const quire__mover_config *config = &mover->config;
 
-    const quire__host_tier_config host = {.slots = config->host_slots,
-                                          .slot_bytes = config->path == QUIRE__PATH_PACK
-                                                            ? (size_t)config->shape.packed_bytes
-                                                            : config->block_bytes,
+    quire__host_tier_config host = {.slots = config->host_slots,
+                                    .slot_bytes = config->path == QUIRE__PATH_PACK ? (size_t)config->shape.packed_bytes
+                                                                                   : config->block_bytes,
                                           .verify = config->verify,
                                           .chunk_bytes = config->pin_bytes,
                                           .background = config->pin_background};
 
     QUIRE__TRY(quire__host_tier_open(&mover->host, config->device, &config->allocator, &host));
+    for (uint32_t i = 0; i < config->side_count; i++) {
+        mover->sides[i].config = config->sides[i];
+        host.slot_bytes = config->sides[i].block_bytes;
+        QUIRE__TRY(quire__host_tier_open(&mover->sides[i].host, config->device, &config->allocator, &host));
+    }
     QUIRE__TRY(direction_open(mover, &mover->offload, 1));
     QUIRE__TRY(direction_open(mover, &mover->restore, config->parts));
     for (int i = 0; i < STEP_EVENTS; i++)
@@ -181,6 +194,8 @@ void quire__mover_close(quire__mover *mover)
     for (int i = 0; i < STEP_EVENTS; i++)
         if (mover->step_events[i] != NULL)
             quire__device_event_close(mover->config.device, mover->step_events[i]);
+    for (uint32_t i = 0; i < mover->config.side_count; i++)
+        quire__host_tier_close(&mover->sides[i].host, &allocator);
     quire__host_tier_close(&mover->host, &allocator);
     quire__memory_give(&allocator, mover);
 }
@@ -243,16 +258,23 @@ static void batch_add(direction *way, batch *into, const quire__move *move)
     into->count++;
 }
 
-/* Of the move's block, the bytes of one part. */
-static quire__copy copy_of(const quire__mover *mover, const quire__move *move, uint32_t part, uint32_t parts)
+static quire__host_tier *host_of(quire__mover *mover, const quire__move *move)
+{
+    return move->group == 0 ? &mover->host : &mover->sides[move->group - 1].host;
+}
+
+/* Of the move's block, the bytes of one part. Only the first group's come in parts. */
+static quire__copy copy_of(quire__mover *mover, const quire__move *move, uint32_t part, uint32_t parts)
 {
     bool restore = move->type == QUIRE__MOVE_RESTORE;
     uint32_t device_slot = restore ? move->destination : move->source;
     uint32_t host_slot = restore ? move->source : move->destination;
-    size_t block = mover->config.block_bytes, from = part * mover->config.part_bytes;
+    const quire__mover_side *other = move->group == 0 ? NULL : &mover->sides[move->group - 1].config;
+    unsigned char *arena = other == NULL ? mover->config.arena : other->arena;
+    size_t block = other == NULL ? mover->config.block_bytes : other->block_bytes, from = part * mover->config.part_bytes;
     size_t bytes = part + 1 < parts ? mover->config.part_bytes : block - from;
-    unsigned char *on_device = mover->config.arena + (size_t)device_slot * block + from;
-    unsigned char *on_host = (unsigned char *)quire__host_tier_slot(&mover->host, host_slot) + from;
+    unsigned char *on_device = arena + (size_t)device_slot * block + from;
+    unsigned char *on_host = (unsigned char *)quire__host_tier_slot(host_of(mover, move), host_slot) + from;
 
     return (quire__copy){.destination = restore ? on_device : on_host,
                          .source = restore ? on_host : on_device,
@@ -369,7 +391,7 @@ static uint32_t first_corrupt(quire__mover *mover, const quire__plan *plan)
         return plan->count;
     for (uint32_t i = 0; i < plan->count; i++) {
         const quire__move *move = &plan->moves[i];
-        if (move->type == QUIRE__MOVE_RESTORE && !quire__host_tier_intact(&mover->host, move->source)) {
+        if (move->type == QUIRE__MOVE_RESTORE && !quire__host_tier_intact(host_of(mover, move), move->source)) {
             mover->stats.checksum_failures++;
             return i;
         }
@@ -388,18 +410,20 @@ void quire__mover_start(quire__mover *mover, const quire__plan *plan)
 
 /* ---- ending ------------------------------------------------------------------------------------------------ */
 
+/* Blocks are counted once, bytes and failures in each group. */
 static void count_move(quire__mover *mover, const quire__move *move, bool done)
 {
     quire__mover_stats *stats = &mover->stats;
-    uint64_t bytes = mover->config.block_bytes;
+    bool first = move->group == 0;
+    uint64_t bytes = !done ? 0 : first ? mover->config.block_bytes : mover->sides[move->group - 1].config.block_bytes;
 
     if (move->type == QUIRE__MOVE_OFFLOAD) {
-        stats->offloads += done;
-        stats->offload_bytes += done ? bytes : 0;
+        stats->offloads += done && first;
+        stats->offload_bytes += bytes;
         stats->offload_failures += !done;
     } else {
-        stats->restores += done;
-        stats->restore_bytes += done ? bytes : 0;
+        stats->restores += done && first;
+        stats->restore_bytes += bytes;
         stats->restore_failures += !done;
     }
 }
@@ -414,7 +438,7 @@ static void batch_report(quire__mover *mover, direction *way, const batch *what,
         if (outcome == QUIRE__MOVE_DONE && way->staged && way->staging.refused[at] != 0)
             its = QUIRE__MOVE_FAILED;
         if (its == QUIRE__MOVE_DONE && move->type == QUIRE__MOVE_OFFLOAD)
-            quire__host_tier_seal(&mover->host, move->destination);
+            quire__host_tier_seal(host_of(mover, move), move->destination);
         if (its != QUIRE__MOVE_LATE)
             count_move(mover, move, its == QUIRE__MOVE_DONE);
         fn(arg, move, its);
@@ -517,6 +541,29 @@ void quire__mover_stats_get(const quire__mover *mover, quire__mover_stats *stats
 quire__host_tier *quire__mover_host_tier(quire__mover *mover)
 {
     return &mover->host;
+}
+
+quire__host_tier *quire__mover_side_tier(quire__mover *mover, uint32_t group)
+{
+    return &mover->sides[group - 1].host;
+}
+
+uint32_t quire__mover_host_ready(const quire__mover *mover)
+{
+    uint32_t least = quire__host_tier_ready(&mover->host);
+    for (uint32_t i = 0; i < mover->config.side_count; i++) {
+        uint32_t ready = quire__host_tier_ready(&mover->sides[i].host);
+        least = ready < least ? ready : least;
+    }
+    return least;
+}
+
+const char *quire__mover_host_fault(const quire__mover *mover)
+{
+    const char *fault = quire__host_tier_fault(&mover->host);
+    for (uint32_t i = 0; fault == NULL && i < mover->config.side_count; i++)
+        fault = quire__host_tier_fault(&mover->sides[i].host);
+    return fault;
 }
 
 void quire__mover_set_holes(quire__mover *mover, uint32_t holes)

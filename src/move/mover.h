@@ -12,6 +12,13 @@
 
 typedef struct quire__mover quire__mover;
 
+/* A group of layers beside the first (plan.h: move.group): an arena and a host tier of its own. */
+typedef struct quire__mover_side {
+    unsigned char *arena;
+    size_t block_bytes;
+    uint32_t device_slots; /* its host tier has as many slots as the first's */
+} quire__mover_side;
+
 typedef struct quire__mover_config {
     quire__device *device;
     quire__allocator allocator;
@@ -23,6 +30,8 @@ typedef struct quire__mover_config {
     quire__path path;
     quire__pack_shape shape; /* QUIRE__PATH_PACK: of a block; units do not straddle parts. A host slot is its packed_bytes */
     size_t staging_bytes;    /* other paths than QUIRE__PATH_COPY: of each of four buffers on the device, about */
+    const quire__mover_side *sides; /* [side_count], read at open; at most QUIRE__SIDES_MOST */
+    uint32_t side_count;
     size_t pin_bytes;    /* of host memory, pinned at a time; 0: all */
     bool pin_background; /* see quire__host_tier_config */
     bool verify;
@@ -69,7 +78,13 @@ void quire__mover_start(quire__mover *mover, const quire__plan *plan);
 /* Reports what has ended, oldest first in each direction. */
 void quire__mover_poll(quire__mover *mover, quire__completion_fn fn, void *arg);
 void quire__mover_stats_get(const quire__mover *mover, quire__mover_stats *stats);
+/* Of the first group. */
 quire__host_tier *quire__mover_host_tier(quire__mover *mover);
+/* Of group 1 and up. */
+quire__host_tier *quire__mover_side_tier(quire__mover *mover, uint32_t group);
+/* quire__host_tier_ready and _fault, of all groups' together. */
+uint32_t quire__mover_host_ready(const quire__mover *mover);
+const char *quire__mover_host_fault(const quire__mover *mover);
 
 /* Tests only: drop one protection, to prove that the tests would see it missing. */
 typedef enum quire__mover_hole {

@@ -148,6 +148,9 @@ quire_status quire_peer_open(quire_peer **out, quire_cache *cache, const quire_t
                            sizeof *transport);
     if (cache->followers != NULL)
         return quire__fail(QUIRE_EUNSUPPORTED, "ranks follow this cache; it has only a part of what a peer would need");
+    if (cache->side_count > 0)
+        return quire__fail(QUIRE_EUNSUPPORTED, "the cache has %u groups of layers; peers send blocks of one group only",
+                           cache->side_count + 1);
     QUIRE__TRY(quire__memory_take(&cache->allocator, 1, sizeof(quire_peer), "a peer", &memory));
     quire_peer *peer = memory;
     *peer = (quire_peer){.cache = cache, .transport = *transport};
