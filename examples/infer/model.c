@@ -308,6 +308,25 @@ static int load_rope_tables(loader *l)
     return 0;
 }
 
+static uint32_t windowed_layers(const model *m)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < m->config.layers; i++) count += m->layer[i].window > 0;
+    return count;
+}
+
+/* Layers that see everything are the first group. Where none does, those with windows are, and keep all their blocks. */
+static void assign_groups(model *m)
+{
+    bool split = windowed_layers(m) < m->config.layers;
+    uint32_t next[MODEL_MOST_GROUPS] = { 0 };
+    for (uint32_t i = 0; i < m->config.layers; i++) {
+        model_layer *layer = &m->layer[i];
+        layer->group = split && layer->window > 0;
+        layer->index = next[layer->group]++;
+    }
+}
+
 static int load_all(loader *l)
 {
     model *m = l->m;
@@ -321,10 +340,9 @@ static int load_all(loader *l)
     m->head = m->embedding;
     if (gguf_find_tensor(l->file, "output.weight") && load_vocabulary(l, "output.weight", &m->head)) return -1;
     if (load_vector(l, "output_norm.weight", c->width, false, &m->final_gain) || load_rope_tables(l)) return -1;
-    for (uint32_t i = 0; i < c->layers; i++) {
-        m->layer[i].index = i;
+    for (uint32_t i = 0; i < c->layers; i++)
         if (l->family->load_layer(l, i)) return -1;
-    }
+    assign_groups(m);
     /* A tensor that went nowhere (a bias, an expert) would make wrong answers, not an error, if it were skipped. */
     if (l->used != gguf_tensor_count(l->file))
         return infer_fail(l->error, "the model has %zu tensors, of which this example knows %zu: it is no plain %s "
@@ -335,9 +353,18 @@ static int load_all(loader *l)
 uint32_t model_groups(const model *m, quire_group groups[MODEL_MOST_GROUPS])
 {
     const model_config *c = &m->config;
+    uint32_t windowed = windowed_layers(m), window = 0;
     groups[0] = (quire_group){ .layers = c->layers, .kv_heads = c->kv_heads, .head_dim = c->head_dim,
                                .query_heads = c->heads };
-    return 1;
+    if (windowed == 0 || windowed == c->layers) return 1;
+    for (uint32_t i = 0; i < c->layers; i++)
+        if (m->layer[i].window > window) window = m->layer[i].window;
+    groups[1] = groups[0];
+    groups[0].layers = c->layers - windowed;
+    groups[1].layers = windowed;
+    groups[1].window = window;
+    groups[1].rollback = MODEL_ROLLBACK;
+    return 2;
 }
 
 int model_open(model **out, const gguf_file *file, backend *backend, uint32_t context, infer_error *error)

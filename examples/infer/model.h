@@ -9,7 +9,10 @@
 #include "backend.h"
 #include "gguf.h"
 
-enum { MODEL_MOST_GROUPS = 1 };
+enum {
+    MODEL_MOST_GROUPS = 2,
+    MODEL_ROLLBACK = 64 /* tokens of a draft that a cache with windows can take back */
+};
 
 typedef struct model_config {
     uint32_t layers, width, ffn_width, vocabulary;
@@ -52,8 +55,8 @@ typedef struct model {
 int model_open(model **out, const gguf_file *file, backend *backend, uint32_t context, infer_error *error);
 void model_close(model *model); /* NULL is allowed */
 
-/* The groups of layers that a cache for this model is opened with, `dtype` and `scales` left to the caller. Returns how
- * many. All layers are in one group: layers with a window keep blocks that they no longer look at. */
+/* The groups of layers that a cache for this model is opened with, `dtype`, `scales` and `blocks` left to the caller. Returns
+ * how many: layers with a window are a group of their own where others see everything. */
 uint32_t model_groups(const model *model, quire_group groups[MODEL_MOST_GROUPS]);
 
 #endif
