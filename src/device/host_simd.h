@@ -459,6 +459,19 @@ V_INLINE vf v_from_int4(const unsigned char *row, const unsigned char *scales, i
     return v_fma(v_codes_of_int4(row, first), step, shift);
 }
 
+/* of[0] in the first eight lanes, of[1] in the others. */
+V_INLINE vf v_spread(const float *of)
+{
+#if W == 16
+    double pair;
+    memcpy(&pair, of, sizeof pair);
+    return (vf)_mm512_permutexvar_ps(_mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0),
+                                     _mm512_castpd_ps(_mm512_set1_pd(pair)));
+#else
+    return v_splat(of[0]);
+#endif
+}
+
 /* Not zero where one of four codes is a NaN. */
 V_INLINE vu v_e4m3_nan(vu words)
 {
