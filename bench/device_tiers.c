@@ -157,6 +157,10 @@ static void cache_open(race *race)
     options.host_bytes = (uint64_t)PROMPTS * race->blocks * bed->block_bytes;
     options.offload = QUIRE_OFFLOAD_WRITE_THROUGH;
     options.host_pin = QUIRE_HOST_PIN_OPEN;
+    if (options.pack == QUIRE_PACK_AUTO) /* figures of one path, whatever a calibration says */
+        options.pack = QUIRE_PACK_OFF;
+    if (options.pieces == QUIRE_PIECES_AUTO)
+        options.pieces = QUIRE_PIECES_COPY;
     options.max_seq_tokens = 0;
     options.max_sequences = 2;
     options.max_step_tokens = race->blocks * options.block_tokens;
