@@ -51,7 +51,7 @@ size_t bench_block_bytes(const quire_options *options)
 {
     quire__layout layout;
 
-    bench_must(quire__layout_make(&layout, options));
+    bench_must(quire__layout_make(&layout, options, 0));
     return layout.block_bytes;
 }
 
