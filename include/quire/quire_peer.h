@@ -66,7 +66,8 @@ typedef struct quire_transfer {
 } quire_transfer;
 
 /* Meets the other side, which calls the same, and compares the geometry: QUIRE_EINVAL names the field that differs. On
- * success the peer owns the transport; on failure the caller keeps it. Takes pinned memory for a few blocks. */
+ * success the peer owns the transport; on failure the caller keeps it. Takes pinned memory for a few blocks.
+ * QUIRE_EUNSUPPORTED: the cache has several groups of layers, or ranks. */
 QUIRE_API quire_status quire_peer_open(quire_peer **peer, quire_cache *cache, const quire_transport *transport,
                                        uint64_t timeout_us);
 /* Closes the transport too. NULL is allowed. */
