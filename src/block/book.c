@@ -241,8 +241,8 @@ static uint32_t take_chain(quire__book *book)
     quire__chain *chain = &book->chains[seq];
     *chain = (quire__chain){
         .nodes = chain->nodes, .table = chain->table, .spans = chain->spans, .source = QUIRE__NONE, .open = true};
-    for (uint32_t i = 0; i < book->side_count; i++)
-        chain->spans[i].first = chain->spans[i].changed = 0;
+    if (book->side_count > 0)
+        quire__side_begin(book, chain);
     return seq;
 }
 
@@ -361,7 +361,8 @@ quire_status quire__book_seq_truncate(quire__book *book, uint32_t seq, size_t le
     if (book->side_count > 0)
         QUIRE__TRY(quire__side_check_truncate(book, chain, (uint32_t)length));
     quire__chain_truncate(book, chain, (uint32_t)length);
-    quire__side_cover(book, chain);
+    if (book->side_count > 0)
+        quire__side_cover(book, chain);
     quire__book_check_quick(book);
     return QUIRE_OK;
 }

@@ -120,13 +120,13 @@ static void shrink(quire__book *book, quire__chain *chain)
 {
     uint32_t blocks = book->side_count > 0 ? quire__side_fit_chain(book, chain, chain->ready) : chain->ready;
     quire__chain_truncate(book, chain, blocks * book->config.block_tokens);
-    quire__side_cover(book, chain);
+    if (book->side_count > 0)
+        quire__side_cover(book, chain);
 }
 
-bool quire__chain_refresh(quire__book *book, quire__chain *chain)
+/* Apart from the call that finds nothing to do, which is nearly every one. */
+static __attribute__((noinline)) bool refresh(quire__book *book, quire__chain *chain)
 {
-    if (chain->pending > 0)
-        return chain->ready == chain->blocks; /* in a step it is settled, not refreshed */
     while (chain->ready < chain->blocks) {
         const quire__node *record = &book->pool.nodes[chain->nodes[chain->ready]];
         if (record->kind == QUIRE__KIND_DEAD) {
@@ -147,6 +147,13 @@ bool quire__chain_refresh(quire__book *book, quire__chain *chain)
         set_slot(chain, chain->ready++, record->slot[QUIRE_TIER_DEVICE]);
     }
     return true;
+}
+
+bool quire__chain_refresh(quire__book *book, quire__chain *chain)
+{
+    if (chain->ready == chain->blocks || chain->pending > 0) /* in a step it is settled, not refreshed */
+        return chain->ready == chain->blocks;
+    return refresh(book, chain);
 }
 
 /* ---- growth -------------------------------------------------------------------------------------------------- */

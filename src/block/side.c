@@ -265,6 +265,12 @@ static void let_go(quire__book *book, quire__side *side, uint32_t node, bool beh
     shelve(book, side, node);
 }
 
+void quire__side_begin(quire__book *book, quire__chain *chain)
+{
+    for (uint32_t group = 0; group < book->side_count; group++)
+        chain->spans[group].first = chain->spans[group].changed = 0;
+}
+
 void quire__side_hold(quire__book *book, quire__chain *chain, uint32_t group, uint32_t at)
 {
     quire__side *side = &book->sides[group];

@@ -55,6 +55,8 @@ uint32_t quire__side_needed(const quire__book *book, const quire__side *side, ui
 uint32_t quire__side_available(const quire__side *side);
 
 /* ---- a sequence's */
+/* The chain has no blocks. */
+void quire__side_begin(quire__book *book, quire__chain *chain);
 /* The chain keeps its block `at` from here on, which has a slot on the device. */
 void quire__side_hold(quire__book *book, quire__chain *chain, uint32_t group, uint32_t at);
 /* Gives its side blocks from block `keep` on back. */
