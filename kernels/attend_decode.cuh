@@ -476,7 +476,7 @@ __device__ __forceinline__ void decode_queries(unsigned char *queries, float *fa
     for (int row = static_cast<int>(threadIdx.x) / 32; row < QUIRE__ATTEND_CHUNK; row += shape::WARPS) {
         const int64_t place = piece.token * a.q.token_stride + (piece.first_head + row) * a.q.head_stride;
         const float size = load_query_row<CACHE, DIM, shape::QUERY_BYTES, paired>(
-            queries + row * shape::QUERY_PITCH, a.q, row < piece.heads ? place : -1, terms);
+            queries + row * shape::QUERY_PITCH, a.q, row < piece.heads ? place : -1, terms, a.pages.rotation != 0);
         if (threadIdx.x % 32 == 0)
             factors[row] = factor * size;
     }

@@ -39,6 +39,8 @@ inline int query_terms(const quire__attend_args &args)
     const bool bf16_operands = args.pages.dtype == QUIRE_DTYPE_BF16;
     if (args.pages.dtype == QUIRE_DTYPE_INT4) /* rotated, and 4 bits do not need more */
         return 1;
+    if (args.pages.rotation != 0)
+        return 2;
     return args.q.dtype == QUIRE_DTYPE_BF16 || (args.q.dtype == QUIRE_DTYPE_F16 && !bf16_operands) ? 1 : 2;
 }
 
@@ -49,8 +51,7 @@ __device__ __forceinline__ uint32_t exponent_of(float magnitude)
     return exponent == 0 || exponent >= 254 ? 127 : exponent;
 }
 
-/* x of a warp, element i * 32 + lane in x[i], times the Hadamard matrix over its root in runs of RUN dims, as K of an
- * int4 cache was. */
+/* x of a warp, element i * 32 + lane in x[i], times the Hadamard matrix over its root in runs of RUN dims, as K was. */
 template <int RUN, int EACH> __device__ __forceinline__ void rotate_row(float (&x)[EACH])
 {
     const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -93,7 +94,8 @@ template <quire_dtype CACHE, int DIM> __device__ __forceinline__ int query_colum
  * does not exist and is zeros. Gives what the row's scores are to be multiplied with. PAIRED: columns as query_column
  * says. */
 template <quire_dtype CACHE, int DIM, int TERM_BYTES, bool PAIRED>
-__device__ __forceinline__ float load_query_row(unsigned char *operands, const quire_tensor &q, int64_t place, int terms)
+__device__ __forceinline__ float load_query_row(unsigned char *operands, const quire_tensor &q, int64_t place, int terms,
+                                                bool rotated)
 {
     constexpr int each = (DIM + 31) / 32;
     const int lane = static_cast<int>(threadIdx.x) % 32;
@@ -103,8 +105,10 @@ __device__ __forceinline__ float load_query_row(unsigned char *operands, const q
         const int column = i * 32 + lane;
         x[i] = place >= 0 && column < DIM ? tensor_load(q, place + column) : 0.0f;
     }
-    if constexpr (CACHE == QUIRE_DTYPE_INT4)
-        rotate_row<(DIM & -DIM)>(x);
+    if constexpr (code_bits<CACHE> <= 8 && CACHE != QUIRE_DTYPE_INT8) {
+        if (rotated)
+            rotate_row<(DIM & -DIM)>(x);
+    }
     QK_UNROLL
     for (int i = 0; i < each; i++)
         most = fmaxf(most, fabsf(x[i]));

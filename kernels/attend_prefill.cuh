@@ -100,7 +100,7 @@ template <quire_dtype CACHE, int DIM, int ROWS, int ROW_BYTES, int PITCH>
 __device__ __forceinline__ void widen_rows(unsigned char *to, const unsigned char *raw, const unsigned char *head,
                                            const int64_t *scale_rows, bool scaled)
 {
-    QK_UNROLL_BY(4)
+    QK_UNROLL_BY(CACHE == QUIRE_DTYPE_INT4 ? 2 : 4) /* what registers there are */
     for (int i = static_cast<int>(threadIdx.x); i < ROWS * DIM / 8; i += PREFILL_THREADS) {
         const int row = i / (DIM / 8), column = i % (DIM / 8) * 8;
         uint32_t pairs[4];
@@ -372,7 +372,7 @@ __global__ void __launch_bounds__(PREFILL_THREADS, 2)
     const float factor = find_score_rule(a, kv_head).factor;
     for (int row = first_row; row < first_row + shape::WARP_ROWS; row++) {
         const float size = load_query_row<CACHE, DIM, shape::QUERY_BYTES, false>(
-            shared + row * shape::PITCH, a.q, row < rows.count ? rows.place(a.q, row) : -1, TERMS);
+            shared + row * shape::PITCH, a.q, row < rows.count ? rows.place(a.q, row) : -1, TERMS, a.pages.rotation != 0);
         if (thread % 32 == 0)
             factors[row] = factor * size;
     }

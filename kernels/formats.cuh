@@ -7,8 +7,8 @@
  *              row_scales      where a row's scales are; scale_at one of them
  *   writing    store_row       rows in the registers of some lanes, with their scales, rotated where K is
  *
- * A value is code * scale * page_scale (common.cuh), of the two scales at least one being 1; int4: (code - zero) * step. Scores of an int4 cache need
- * q rotated in runs of pages.rotation dims (`rotate`), since K is.
+ * A value is code * scale * page_scale (common.cuh), of the two scales at least one being 1; int4: (code - zero) * step.
+ * Where pages.rotation is not 0, K is rotated in runs of so many dims (`rotate`), and scores need q rotated too.
  */
 #ifndef QUIRE_KERNELS_FORMATS_CUH
 #define QUIRE_KERNELS_FORMATS_CUH
@@ -340,6 +340,50 @@ __device__ __forceinline__ void store_codes(unsigned char *memory, const float (
     }
 }
 
+/* fp8: what these columns lose in this scale, as host_formats.c adds it up. */
+template <quire_dtype CACHE, int E>
+__device__ __forceinline__ float fp8_error(const float (&x)[E], int lanes, const row_scale &scale)
+{
+    uint32_t sum = 0;
+    QK_UNROLL
+    for (int i = 0; i < E; i += 2) {
+        const float low = __fmul_rn(x[i], scale.inverse), high = __fmul_rn(x[i + 1], scale.inverse);
+        const float2 codes = f16_pair_load(CACHE == QUIRE_DTYPE_FP8_E4M3
+                                               ? fp8_pair_to_f16(fp8_pair_store(low, high))
+                                               : e5m2_pair_to_f16(e5m2_pair_store(low, high)));
+        const float off[2] = {fminf(fabsf(__fsub_rn(low, codes.x)), 32.0f),
+                              fminf(fabsf(__fsub_rn(high, codes.y)), 32.0f)}; /* NaN: 32 */
+        QK_UNROLL
+        for (int j = 0; j < 2; j++) {
+            const uint32_t parts = __float_as_uint(__fadd_rn(off[j], 131072.0f)) - 0x48000000u; /* of a 64th */
+            sum += parts * parts;
+        }
+    }
+    for (int apart = lanes / 2; apart > 0; apart /= 2)
+        sum += __shfl_xor_sync(WHOLE_WARP, sum, apart);
+    const float size = f16_pair_load(scale.bits).x;
+    return static_cast<float>(sum) * (size * size);
+}
+
+/* fp8: the scale of a row. */
+template <quire_dtype CACHE, int E>
+__device__ __forceinline__ row_scale fp8_scale(const float (&x)[E], int lanes, float scale)
+{
+    constexpr float factors[7] = {1.0905077f, 1.1892071f, 1.2968396f, 1.4142135f, 1.5422108f, 1.6817929f, 1.8340081f};
+    row_scale best = make_scale(scale);
+    float least = fp8_error<CACHE>(x, lanes, best);
+    QK_UNROLL
+    for (int i = 0; i < 7; i++) {
+        const row_scale next = make_scale(scale * factors[i]);
+        const float error = fp8_error<CACHE>(x, lanes, next);
+        if (error < least) {
+            least = error;
+            best = next;
+        }
+    }
+    return best;
+}
+
 /* Of a row that is rotated already; not int4. */
 template <quire_dtype CACHE, int E>
 __device__ __forceinline__ void store_turned_row(const quire__pages &pages, const row_shape &shape, int kv, int head,
@@ -350,7 +394,12 @@ __device__ __forceinline__ void store_turned_row(const quire__pages &pages, cons
     if constexpr (code_bits<CACHE> == 8) {
         if (pages.scale_stride != 0) {
             constexpr float part = CACHE == QUIRE_DTYPE_INT8 ? 1.0f / 127 : 1.0f / 448;
-            const row_scale scale = make_scale(row_magnitude(x, shape.lanes) * part);
+            const float straight = row_magnitude(x, shape.lanes) * part;
+            row_scale scale;
+            if constexpr (CACHE == QUIRE_DTYPE_INT8)
+                scale = make_scale(straight);
+            else
+                scale = fp8_scale<CACHE>(x, shape.lanes, straight);
             inverse = scale.inverse;
             if (exists && column == 0)
                 scales[0] = scale.bits;

@@ -99,7 +99,7 @@ typedef enum quire_dtype {
     QUIRE_DTYPE_BF16 = 3,
     /* of K and V only. Their scales are in the block, made when a token is stored; FP8 takes the caller's instead where
      * quire_group.scales gives them. */
-    QUIRE_DTYPE_FP8_E4M3 = 4, /* a scale for each token and head */
+    QUIRE_DTYPE_FP8_E4M3 = 4, /* a scale for each token and head, K rotated; or the caller's scales */
     QUIRE_DTYPE_FP8_E5M2 = 5, /* the same; coarser, for engines that want it */
     QUIRE_DTYPE_INT8 = 6,     /* a scale for each token and head */
     QUIRE_DTYPE_INT4 = 7      /* steps and zeros for each 8 elements, 5 bits an element in all; K is stored rotated */

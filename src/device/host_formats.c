@@ -203,7 +203,8 @@ quire__format quire__format_of(quire_dtype dtype, int32_t head_dim, bool given_s
     if (dtype == QUIRE_DTYPE_INT8 || is_fp8(dtype))
         return (quire__format){.row_bytes = round_up(head_dim, 16),
                                .scale_bytes = given_scales && is_fp8(dtype) ? 0 : 2,
-                               .scale_group = head_dim};
+                               .scale_group = head_dim,
+                               .rotation = is_fp8(dtype) && !given_scales ? head_dim & -head_dim : 0};
     return (quire__format){.row_bytes = head_dim * (int32_t)quire__dtype_bytes(dtype), .scale_group = head_dim};
 }
 
@@ -263,14 +264,16 @@ static void find_range(const float *values, int32_t count, float *least, float *
     }
 }
 
-/* Stores a scale and returns what to multiply values with. */
-static float scale_store(float scale, unsigned char *to)
+uint16_t quire__scale_half(float scale)
 {
     uint16_t half = f16_store(scale);
-    if ((half & 0x7fffu) == 0x7c00u)
-        half--; /* 65504 */
-    memcpy(to, &half, sizeof half);
-    scale = f16_load(half);
+    return (half & 0x7fffu) == 0x7c00u ? half - 1 : half; /* 65504 */
+}
+
+/* What to multiply values with. */
+static float scale_inverse(uint16_t half)
+{
+    float scale = f16_load(half);
     return scale != 0 ? 1.0f / scale : 0;
 }
 
@@ -381,6 +384,42 @@ static void int4_decode(const quire__pages *pages, const unsigned char *row, con
     }
 }
 
+/* What the row loses in this scale. Sums of integers have no order, so that vectors and lanes add up the same. */
+static float fp8_error(const quire__pages *pages, const float *values, uint16_t half)
+{
+    const float inverse = scale_inverse(half), scale = f16_load(half);
+    const bool e5m2 = pages->dtype == QUIRE_DTYPE_FP8_E5M2;
+    uint32_t sum = 0;
+    for (int32_t i = 0; i < pages->head_dim; i++) {
+        float scaled = values[i] * inverse;
+        float code = e5m2 ? e5m2_load(e5m2_store(scaled)) : fp8_load(fp8_store(scaled));
+        float off = fabsf(scaled - code);
+        off = off < 32 ? off : 32; /* NaN: 32 */
+        uint32_t parts = bits_of(off + 0x1p17f) - bits_of(0x1p17f); /* of a 64th */
+        sum += parts * parts;
+    }
+    return (float)sum * (scale * scale);
+}
+
+const float quire__fp8_factors[QUIRE__FP8_SCALES] = {1,          1.0905077f, 1.1892071f, 1.2968396f,
+                                                     1.4142135f, 1.5422108f, 1.6817929f, 1.8340081f};
+
+/* The scale of a row, see host_formats.h. */
+static uint16_t fp8_scale(const quire__pages *pages, const float *values, float scale)
+{
+    uint16_t best = quire__scale_half(scale);
+    float least = fp8_error(pages, values, best);
+    for (int i = 1; i < QUIRE__FP8_SCALES; i++) {
+        uint16_t next = quire__scale_half(scale * quire__fp8_factors[i]);
+        float error = fp8_error(pages, values, next);
+        if (error < least) {
+            least = error;
+            best = next;
+        }
+    }
+    return best;
+}
+
 void quire__row_encode(const quire__pages *pages, int which, int32_t head, float *values, unsigned char *row,
                        unsigned char *scales)
 {
@@ -396,7 +435,10 @@ void quire__row_encode(const quire__pages *pages, int which, int32_t head, float
     if (pages->scale_stride != 0) {
         find_range(values, pages->head_dim, &least, &most);
         most = most >= -least ? most : -least;
-        inverse = scale_store(most * (pages->dtype == QUIRE_DTYPE_INT8 ? 1.0f / 127 : 1.0f / 448), scales);
+        float scale = most * (pages->dtype == QUIRE_DTYPE_INT8 ? 1.0f / 127 : 1.0f / 448);
+        uint16_t half = is_fp8(pages->dtype) ? fp8_scale(pages, values, scale) : quire__scale_half(scale);
+        memcpy(scales, &half, sizeof half);
+        inverse = scale_inverse(half);
     }
     for (int32_t i = 0; i < pages->head_dim; i++)
         quire__dtype_store(pages->dtype, row + (size_t)i * bytes, is_fp8(pages->dtype) || pages->scale_stride != 0

@@ -6,7 +6,7 @@
  *
  *   format             code                                         value                  bytes at head_dim 128
  *   f32 f16 bf16       the number                                   code                   512  256  256
- *   fp8, fp8_e5m2      8-bit float, saturating                      code * scale           128 (+ 2)
+ *   fp8, fp8_e5m2      8-bit float, saturating; K rotated (below)   code * scale           128 (+ 2)
  *   int8               -127..127, two's complement                  code * scale           128 + 2
  *   int4               0..15; K rotated (below)                     (code - zero) * step    64 + 16
  *
@@ -18,6 +18,10 @@
  *
  * with products for the quotients, s limited to +-65504, and code = round(x * (1 / s)) to nearest even, limited to the
  * codes there are. A scale of 0 gives the codes of 0. NaN counts for no maximum, and has the code of 0 (fp8: of NaN).
+ *
+ * fp8 with its own scales has the one of eight, s above and s of 2^(1/8), 2^(2/8) .. 2^(7/8) times the quotient, whose codes
+ * are nearest, by the sum of the squares of |x * (1 / s) - code|, each rounded to a 64th and limited to 32, times s * s; of
+ * equals the first. What an 8-bit float loses depends on where its large values lie between powers of 2.
  *
  * int4 has a word of 32 bits for each run of 32 elements, four groups of 8 (absent elements count as zeros):
  *
@@ -31,10 +35,10 @@
  * round(x / step) + zero, both limited to 0..15, with products by 1 / unit times 1, 8/7, 4/3 or 8/5 for the quotients.
  * Codes less zero, steps and their products are exact in f16. NaN counts as 0.
  *
- * int4's K is rotated before it is quantised: in runs of `rotation` dims (the largest power of two that divides
- * head_dim) by the Hadamard matrix in Sylvester's order over its square root. That is orthonormal and its own inverse, so
- * attention rotates q the same way and scores are what they were; channels of large values, which K has, are spread over
- * all dims (Ashkboos et al., QuaRot, 2024). V has no such channels.
+ * K of int4, and of fp8 with its own scales, is rotated before it is quantised: in runs of `rotation` dims (the largest
+ * power of two that divides head_dim) by the Hadamard matrix in Sylvester's order over its square root. That is
+ * orthonormal and its own inverse, so attention rotates q the same way and scores are what they were; channels of large
+ * values, which K has, are spread over all dims (Ashkboos et al., QuaRot, 2024). V has no such channels.
  *
  * Element i of an int4 row is in the 32-bit little-endian word i / 8, at bits 4 * (i % 8 / 2) + 16 * (i % 2): even
  * elements below, odd ones above, so that a shift and a mask give pairs of neighbours as the halves of a word. */
@@ -77,6 +81,13 @@ void quire__row_encode(const quire__pages *pages, int which, int32_t head, float
                        unsigned char *scales);
 void quire__row_decode(const quire__pages *pages, int which, int32_t head, const unsigned char *row,
                        const unsigned char *scales, float *values);
+
+/* A scale as a page holds it. */
+uint16_t quire__scale_half(float scale);
+
+/* What fp8 tries for a scale, by what the largest magnitude asks for. */
+enum { QUIRE__FP8_SCALES = 8 };
+extern const float quire__fp8_factors[QUIRE__FP8_SCALES];
 
 /* Multiplies every run of `block` (a power of two) of the `dims` values with the Hadamard matrix over its root. Sums in
  * the order of the butterflies, distance 1 first: the same bits everywhere. */
