@@ -10,7 +10,7 @@ int main(void)
 {
     static float qkv[40][8], out[40][8]; /* a real model computes Q, K and V from its weights */
     quire_tensor in = {qkv, QUIRE_DTYPE_F32, 1, 8, 8}, result = {out, QUIRE_DTYPE_F32, 1, 8, 8};
-    quire_group group = {1, 1, 8, 1, QUIRE_DTYPE_F32, NULL, 0}; /* 1 layer, 1 head of 8 elements */
+    quire_group group = {1, 1, 8, 1, QUIRE_DTYPE_F32, NULL, 0, 0}; /* 1 layer, 1 head of 8 elements */
     int32_t prompt[40] = {0};
     quire_options options;
     quire_cache *cache;
