@@ -322,10 +322,10 @@ static void a_host_slot_is_not_given_out_while_a_restore_reads_it(void **state)
         open_desk(&d, &config);
         cache_text(&d, 0, text(1), 4);
         uint32_t seq = open_seq(&d, 1);
-        d.book->config.offload = false; /* so that the host's one block stays what it is */
+        d.book->config.offload = QUIRE_OFFLOAD_NONE; /* so that the host's one block stays what it is */
         add(&d, seq, text(100), 12);
         quire__book_seq_close(d.book, seq);
-        d.book->config.offload = true;
+        d.book->config.offload = QUIRE_OFFLOAD_WRITE_THROUGH;
         quire__book_set_holes(d.book, hole ? QUIRE__BOOK_HOLE_RESTORE_SOURCE : QUIRE__BOOK_HOLE_NONE);
         assert_int_equal(match(&d, open_seq(&d, 0), text(1), 5).host, 4);
         add(&d, open_seq(&d, 2), text(200), 4);

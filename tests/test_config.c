@@ -196,7 +196,7 @@ static void a_field_out_of_range_is_refused_by_its_name(void **state)
     REFUSED(deterministic, 2, "0 or 1");
     REFUSED(dtype, (quire_dtype)0, "bf16");
     REFUSED(dtype, (quire_dtype)8, "bf16");
-    REFUSED(offload, (quire_offload)2, "write-through");
+    REFUSED(offload, (quire_offload)4, "write-through");
     REFUSED(checksum, (quire_checksum)-1, "restore");
     REFUSED(log_level, (quire_log_level)5, "debug");
     REFUSED(policy, "fifo", "lru");

@@ -13,7 +13,8 @@ static quire__book_config config_of(const char *policy, uint32_t device_slots, u
 {
     return (quire__book_config){
         .block_tokens = 1, .device_slots = device_slots, .host_slots = host_slots, .max_sequences = 4,
-        .max_seq_tokens = 64, .max_domains = 4, .hash_key = 5, .policy = policy, .offload = host_slots > 0,
+        .max_seq_tokens = 64, .max_domains = 4, .hash_key = 5, .policy = policy,
+        .offload = host_slots > 0 ? QUIRE_OFFLOAD_WRITE_THROUGH : QUIRE_OFFLOAD_NONE,
         .pin_blocks = device_slots / 4, .allocator = quire__allocator_default,
     };
 }
@@ -32,6 +33,8 @@ static uint32_t ask_as(desk *d, uint64_t now, uint64_t domain, const int32_t *pa
     assert_true(quire__book_seq_ready(d->book, seq));
     if (found < count)
         add(d, seq, path + found, count - found);
+    answer(d, true);
+    quire__book_offload_ahead(d->book, now % 5 == 0, &d->plan);
     answer(d, true);
     if (hint)
         quire__book_seq_hint(d->book, seq, hint);
@@ -53,10 +56,11 @@ static uint32_t random_path(uint64_t *random, int32_t *path)
     return count;
 }
 
-static uint64_t wander(const char *policy, uint64_t seed, uint32_t host_slots, int rounds)
+static uint64_t wander(const char *policy, uint64_t seed, uint32_t host_slots, quire_offload offload, int rounds)
 {
     desk d;
     quire__book_config config = config_of(policy, 40, host_slots);
+    config.offload = offload;
     open_desk(&d, &config);
     uint64_t random = seed, now = 0, digest = 0;
     for (int i = 0; i < rounds; i++) {
@@ -89,9 +93,10 @@ static void the_book_is_sound_under_every_policy_and_the_same_calls_decide_the_s
     (void)state;
     uint64_t seed = test_seed("evict_book", 31);
     for (int p = 0; p < POLICIES; p++) {
-        for (uint32_t host = 0; host <= 60; host += 60) {
-            uint64_t once = wander(policies[p], seed, host, 2000);
-            assert_true(once == wander(policies[p], seed, host, 2000));
+        for (int offload = QUIRE_OFFLOAD_NONE; offload <= QUIRE_OFFLOAD_SELECTIVE; offload++) {
+            uint32_t host = offload == QUIRE_OFFLOAD_NONE ? 0 : 60;
+            uint64_t once = wander(policies[p], seed, host, (quire_offload)offload, 700);
+            assert_true(once == wander(policies[p], seed, host, (quire_offload)offload, 700));
         }
     }
 }
@@ -524,15 +529,19 @@ static void a_policy_may_keep_blocks_from_the_host(void **state)
 {
     (void)state;
     quire_policy own = {sizeof(own), "stack", sizeof(stack), stack_open, stack_close, stack_insert, stack_below,
-                        stack_take, stack_drop, stack_victim, stack_count, stack_each, NULL, NULL, NULL};
-    for (int refuses = 0; refuses < 2; refuses++) {
-        own.worth_offload = refuses ? never : NULL;
+                        stack_take, stack_drop, stack_victim, stack_count, stack_each, NULL, NULL, NULL, NULL};
+    for (int offload = QUIRE_OFFLOAD_WRITE_THROUGH; offload <= QUIRE_OFFLOAD_SELECTIVE; offload++) {
+        own.worth_offload = never;
         desk d;
         quire__book_config config = config_of("lru", 40, 20);
         config.custom_policy = &own;
+        config.offload = (quire_offload)offload;
         open_desk(&d, &config);
-        ask(&d, 1, document(1), 10);
-        assert_int_equal(stats_of(&d).host_cached, refuses ? 0 : 10);
+        for (uint64_t i = 1; i < 6; i++)
+            ask(&d, i, document((int32_t)i), 10);
+        quire_stats stats = stats_of(&d);
+        assert_true((stats.host_cached > 0) == (offload != QUIRE_OFFLOAD_SELECTIVE)); /* only then is it asked */
+        assert_true((stats.offloads_declined > 0) == (offload == QUIRE_OFFLOAD_SELECTIVE));
         close_desk(&d);
     }
 }
@@ -541,7 +550,7 @@ static void a_program_may_bring_its_own_policy(void **state)
 {
     (void)state;
     quire_policy own = {sizeof(own), "stack", sizeof(stack), stack_open, stack_close, stack_insert, stack_below,
-                        stack_take, stack_drop, stack_victim, stack_count, stack_each, NULL, NULL, NULL};
+                        stack_take, stack_drop, stack_victim, stack_count, stack_each, NULL, NULL, NULL, NULL};
     desk d;
     quire__book_config config = config_of("lru", 40, 0);
     config.custom_policy = &own;

@@ -187,6 +187,7 @@ static int open_members(cluster *cluster, const char *policy, uint32_t device, u
     replay_node_config config = {
         .geometry = {cluster->job->block_tokens, cluster->job->block_bytes, device, host},
         .policy = policy,
+        .offload = cluster->job->options->offloads[0],
         .max_sequences = 1,
         .longest = trace->longest + 1,
         .max_domains = replay_domains(trace) > 1 ? 1 << 20 : REPLAY_MOST_NODES + 1,

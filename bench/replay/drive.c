@@ -74,6 +74,8 @@ void replay_outcome_count(replay_outcome *outcome, const replay_node *node)
     quire__book_stats(node->book, &stats);
     outcome->evictions_device += stats.evictions_device;
     outcome->evictions_host += stats.evictions_host;
+    outcome->offloads_missed += stats.offloads_missed;
+    outcome->offloads_declined += stats.offloads_declined;
     outcome->offloads += node->offloads;
     outcome->restores += node->restores;
 }
@@ -93,6 +95,7 @@ int replay_drive(const replay_trace *trace, const replay_setup *setup, replay_ou
     drive drive = {.trace = trace, .setup = setup, .outcome = outcome};
     replay_node_config config = {.geometry = setup->geometry,
                                  .policy = setup->policy,
+                                 .offload = setup->offload,
                                  .max_sequences = 1,
                                  .longest = trace->longest + 1,
                                  .max_domains = replay_domains(trace)};

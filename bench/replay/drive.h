@@ -9,6 +9,7 @@
 typedef struct replay_setup {
     replay_geometry geometry;
     const char *policy;
+    quire_offload offload; /* 0: write-through */
     bool pieces; /* a block is a piece; geometry.block_tokens is 1 then */
     bool hints; /* the cache is told of requests that end a turn, where the trace says so */
     bool output; /* generated tokens are computed, and cached, too */

@@ -360,6 +360,10 @@ static int step(engine *engine, replay_error *error)
         status = commit_all(engine, error);
     }
     quire__book_step_end(engine->node.book);
+    if (status == 0 && engine->links.offload.count == 0) {
+        replay_node_offload(&engine->node, engine->links.restore.count > 0);
+        status = replay_links_start(&engine->links, &engine->node, engine->now, error);
+    }
     engine->outcome->book_seconds += replay_cpu_now() - begin;
     return status;
 }
@@ -420,6 +424,8 @@ static int open_engine(engine *engine, replay_error *error)
     size_t requests = trace->request_count;
     replay_node_config config = {.geometry = engine->setup->geometry,
                                  .policy = engine->setup->policy,
+                                 .offload = engine->setup->offload,
+                                 .step_tokens = engine->model->step_tokens,
                                  .max_sequences = engine->model->batch,
                                  .longest = trace->longest + 1,
                                  .max_domains = replay_domains(trace)};

@@ -1,11 +1,25 @@
 #include "node.h"
 
+#include "trace.h"
+
 /* Any fixed key: a replay gives the same figures every time. */
 #define HASH_KEY 0x7265706c61790001u
+
+/* As a cache does by default, with steps as long as they come. */
+static uint32_t low_blocks(const replay_node_config *config)
+{
+    uint32_t device = config->geometry.device_blocks;
+    uint32_t step = config->step_tokens > 0 ? config->step_tokens : config->longest;
+    uint32_t low = replay_larger(device / 16, 2 * (step / config->geometry.block_tokens + 1));
+    return replay_larger(replay_smaller(low, device / 4), 1);
+}
 
 int replay_node_open(replay_node *node, const replay_node_config *config, replay_error *error)
 {
     uint32_t bt = config->geometry.block_tokens, blocks = (config->longest + bt - 1) / bt + 1;
+    quire_offload offload = config->offload == QUIRE_OFFLOAD_NONE ? QUIRE_OFFLOAD_WRITE_THROUGH : config->offload;
+    if (config->geometry.host_blocks == 0)
+        offload = QUIRE_OFFLOAD_NONE;
     quire__book_config book = {.block_tokens = bt,
                                .device_slots = config->geometry.device_blocks,
                                .host_slots = config->geometry.host_blocks,
@@ -16,10 +30,11 @@ int replay_node_open(replay_node *node, const replay_node_config *config, replay
                                .event_capacity = config->events,
                                .hash_key = HASH_KEY,
                                .policy = config->policy,
-                               .offload = config->geometry.host_blocks > 0,
+                               .offload = offload,
+                               .offload_low = low_blocks(config),
                                .allocator = quire__allocator_default};
     *node = (replay_node){.geometry = config->geometry};
-    uint32_t moves = config->plan > 0 ? config->plan : 2 * blocks;
+    uint32_t moves = config->plan > 0 ? config->plan : replay_larger(2 * blocks, book.offload_low);
     if (quire__plan_open(&node->plan, &book.allocator, moves) || quire__book_open(&node->book, &book)) {
         replay_fail(error, "%s", quire_error_text());
         replay_node_close(node);
@@ -48,6 +63,11 @@ void replay_node_settle(replay_node *node)
     node->plan.count = 0;
 }
 
+void replay_node_offload(replay_node *node, bool busy)
+{
+    quire__book_offload_ahead(node->book, busy, &node->plan);
+}
+
 /* Computes tokens [found, total) in one step. */
 static quire_status compute(replay_node *node, uint32_t seq, const int32_t *tokens, uint32_t found,
                             uint32_t total)
@@ -59,6 +79,8 @@ static quire_status compute(replay_node *node, uint32_t seq, const int32_t *toke
     if (status == QUIRE_OK)
         quire__book_commit(node->book, seq, &node->plan);
     quire__book_step_end(node->book);
+    replay_node_settle(node);
+    replay_node_offload(node, false);
     replay_node_settle(node);
     return status;
 }

@@ -14,8 +14,10 @@ typedef struct replay_geometry {
 typedef struct replay_node_config {
     replay_geometry geometry;
     const char *policy;
+    quire_offload offload; /* where there is a host tier; 0: write-through */
     uint32_t max_sequences, longest; /* tokens */
     uint32_t max_domains, events, watermark; /* blocks */
+    uint32_t step_tokens; /* most of one step; 0: a request is one */
     uint32_t plan; /* moves that one call may ask for; 0: enough for a request at once */
 } replay_node_config;
 
@@ -27,6 +29,9 @@ typedef struct replay_node {
     uint64_t step;
     uint64_t offloads, restores; /* blocks */
 } replay_node;
+
+/* After a step: what write-back offloads. `busy`: restores are under way. */
+void replay_node_offload(replay_node *node, bool busy);
 
 int replay_node_open(replay_node *node, const replay_node_config *config, replay_error *error);
 void replay_node_close(replay_node *node);

@@ -42,6 +42,7 @@ static const char help[] =
     "infinite\n"
     "                       cache of the prompts would hold (5%).\n"
     "  --policy LIST        eviction policies, or all (default: QUIRE_POLICY, or the library's)\n"
+    "  --offload LIST       of write-through, write-back, selective; or all (default: QUIRE_OFFLOAD)\n"
     "  --block-tokens N     (default: QUIRE_BLOCK_TOKENS, 16)\n"
     "  --hints              tell the cache which requests end a turn, where the trace says so\n"
     "  --no-output          leave out generated tokens: they take no room then\n"
@@ -98,6 +99,7 @@ enum {
     DEVICE,
     HOST,
     POLICY,
+    OFFLOAD,
     BLOCK_TOKENS,
     HINTS,
     NO_OUTPUT,
@@ -141,6 +143,7 @@ static const struct option names[] = {
     {"device", required_argument, NULL, DEVICE},
     {"host", required_argument, NULL, HOST},
     {"policy", required_argument, NULL, POLICY},
+    {"offload", required_argument, NULL, OFFLOAD},
     {"block-tokens", required_argument, NULL, BLOCK_TOKENS},
     {"hints", no_argument, NULL, HINTS},
     {"no-output", no_argument, NULL, NO_OUTPUT},
@@ -287,6 +290,25 @@ static int take_rate(const char *option, const char *text, double *rate, replay_
     return 0;
 }
 
+static int take_offloads(char *text, replay_options *options, replay_error *error)
+{
+    const char *const *known = quire__variable_find("QUIRE_OFFLOAD")->choices;
+    bool all = strcmp(text, "all") == 0;
+    options->offload_count = 0;
+    for (int i = QUIRE_OFFLOAD_WRITE_THROUGH; all && i <= QUIRE_OFFLOAD_SELECTIVE; i++)
+        options->offloads[options->offload_count++] = (quire_offload)i;
+    for (char *name = all ? NULL : strtok(text, ","); name; name = strtok(NULL, ",")) {
+        int i = QUIRE_OFFLOAD_WRITE_THROUGH;
+        while (known[i] && strcmp(known[i], name) != 0)
+            i++;
+        if (!known[i] || options->offload_count == REPLAY_MOST_OFFLOADS)
+            return replay_fail(error, "--offload has \"%.40s\"; expected all, or some of: write-through, write-back, "
+                               "selective (and --host 0 for none)", name);
+        options->offloads[options->offload_count++] = (quire_offload)i;
+    }
+    return options->offload_count > 0 ? 0 : replay_fail(error, "--offload names none");
+}
+
 static int take_dtype(const char *text, uint32_t *bytes, replay_error *error)
 {
     static const struct {
@@ -409,6 +431,7 @@ static int take_option(replay_options *options, int option, const char *name, re
     case HOST: options->host_given = true; return replay_sizes_parse(name, optarg, &options->host, error);
     case AS_RECORDED: options->as_recorded = true; return 0;
     case POLICY: options->policy_given = true; return take_policies(optarg, options, error);
+    case OFFLOAD: return take_offloads(optarg, options, error);
     case BLOCK_TOKENS:
         options->block_given = true;
         return take_small(name, optarg, 4096, &options->block_tokens, error);
@@ -461,6 +484,8 @@ static int take_defaults(replay_options *options, replay_error *error)
         .host = {{{0, REPLAY_BYTES}}, 1},
         .policies = {library.policy},
         .policy_count = 1,
+        .offloads = {library.offload == QUIRE_OFFLOAD_NONE ? QUIRE_OFFLOAD_WRITE_THROUGH : library.offload},
+        .offload_count = 1,
         .prices = {.device = 20, .host = 1, .percentile = 95, .share = 0.9},
         .model = {.prefill_rate = 20000,
                   .decode_seconds = 0.02,

@@ -6,7 +6,7 @@
 #include "error.h"
 #include "read.h"
 
-enum { REPLAY_MOST_SIZES = 32, REPLAY_MOST_POLICIES = 32 };
+enum { REPLAY_MOST_SIZES = 32, REPLAY_MOST_POLICIES = 32, REPLAY_MOST_OFFLOADS = 3 };
 
 typedef enum replay_unit { REPLAY_BYTES, REPLAY_TOKENS, REPLAY_BLOCKS, REPLAY_PERCENT } replay_unit;
 
@@ -38,6 +38,8 @@ typedef struct replay_options {
     replay_sizes device, host;
     const char *policies[REPLAY_MOST_POLICIES];
     uint32_t policy_count;
+    quire_offload offloads[REPLAY_MOST_OFFLOADS];
+    uint32_t offload_count;
     bool timed, as_recorded, hints;
     bool device_given, host_given, block_given, model_given, policy_given;
     replay_engine_model model;

@@ -13,6 +13,7 @@ typedef struct replay_outcome {
     uint64_t blocks; /* that prompts and outputs fill: found or new */
     uint64_t found_blocks;
     uint64_t evictions_device, evictions_host, offloads, restores; /* blocks */
+    uint64_t offloads_missed, offloads_declined;
     uint64_t preemptions;
     double book_seconds, whole_seconds; /* CPU time: inside the deciding half, and in all */
     /* timed only */

@@ -198,6 +198,7 @@ static int say_exact(const planner *planner, const offer *offer, replay_error *e
                                        (uint32_t)planner->curve.capacities[offer->device],
                                        (uint32_t)host_blocks(planner, offer)},
                           .policy = planner->curve.policy,
+                          .offload = job->options->offloads[0],
                           .pieces = job->options->pieces,
                           .output = job->options->output,
                           .hints = job->options->hints,

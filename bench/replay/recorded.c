@@ -39,7 +39,7 @@ static bool read_header(replay_recorded *recorded, const char *header)
         !header_number(header, " longest=", 1, INT32_MAX, &longest) ||
         !header_number(header, " domains=", 1, 1 << 20, &domains) ||
         !header_number(header, " watermark=", 0, INT32_MAX, &watermark) ||
-        !header_number(header, " offload=", 0, 1, &offload))
+        !header_number(header, " offload=", 0, QUIRE_OFFLOAD_SELECTIVE, &offload))
         return false;
     recorded->block_tokens = (uint32_t)block;
     recorded->device_blocks = (uint32_t)device;
@@ -48,7 +48,7 @@ static bool read_header(replay_recorded *recorded, const char *header)
     recorded->max_seq_tokens = (uint32_t)longest;
     recorded->max_domains = (uint32_t)domains;
     recorded->watermark = (uint32_t)watermark;
-    recorded->offload = offload != 0;
+    recorded->offload = (quire_offload)offload;
     const char *policy = strstr(header, " policy=");
     return policy && sscanf(policy, " policy=%31[a-z0-9-]", recorded->policy) == 1;
 }

@@ -7,6 +7,7 @@
 #ifndef REPLAY_RECORDED_H
 #define REPLAY_RECORDED_H
 
+#include "quire/quire.h"
 #include "trace.h"
 
 typedef enum replay_event_type {
@@ -37,7 +38,7 @@ typedef struct replay_shared {
 typedef struct replay_recorded {
     uint32_t block_tokens, device_blocks, host_blocks, max_sequences, max_seq_tokens, max_domains, watermark;
     uint64_t block_bytes;
-    bool offload;
+    quire_offload offload;
     char policy[32];
     uint64_t matches, match_tokens, hit_device, hit_host, hit_partial; /* as the program had them */
 

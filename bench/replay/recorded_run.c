@@ -106,6 +106,8 @@ static int step(rerun *rerun, replay_error *error)
     }
     quire__book_step_end(rerun->node.book);
     replay_node_settle(&rerun->node);
+    replay_node_offload(&rerun->node, false);
+    replay_node_settle(&rerun->node);
     rerun->row_count = 0;
     rerun->result->book_seconds += replay_cpu_now() - begin;
     return 0;
@@ -196,6 +198,7 @@ int replay_recorded_rerun(const replay_recorded *recorded, const char *policy, u
     replay_node_config config = {.geometry = {recorded->block_tokens, recorded->block_bytes, device_blocks,
                                               recorded->offload ? host_blocks : 0},
                                  .policy = policy,
+                                 .offload = recorded->offload,
                                  .max_sequences = recorded->max_sequences,
                                  .longest = longest,
                                  .max_domains = recorded->max_domains,

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/config.h"
 #include "bounds.h"
 #include "drive.h"
 #include "engine.h"
@@ -100,6 +101,8 @@ static void write_outcome(json_writer *json, const replay_job *job, const replay
     json_count(json, "blocks", o->blocks);
     json_count(json, "evictions_device", o->evictions_device);
     json_count(json, "evictions_host", o->evictions_host);
+    json_count(json, "offloads_missed", o->offloads_missed);
+    json_count(json, "offloads_declined", o->offloads_declined);
     json_count(json, "offload_bytes", o->offloads * job->block_bytes);
     json_count(json, "restore_bytes", o->restores * job->block_bytes);
     json_real(json, "book_seconds", o->book_seconds);
@@ -131,14 +134,29 @@ static void write_floor(json_writer *json, const replay_floor *floor, const repl
     json_end(json, '}');
 }
 
+static const char *offload_name(const replay_setup *setup)
+{
+    return setup->geometry.host_blocks > 0 ? quire__variable_find("QUIRE_OFFLOAD")->choices[setup->offload] : "none";
+}
+
+/* "lru", or with a host tier and another than the usual way to it "lru, write-back". */
+static const char *line_name(const replay_setup *setup, char *name, size_t size)
+{
+    bool usual = setup->geometry.host_blocks == 0 || setup->offload == QUIRE_OFFLOAD_WRITE_THROUGH;
+    snprintf(name, size, "%s%s%s", setup->policy, usual ? "" : ", ", usual ? "" : offload_name(setup));
+    return name;
+}
+
 static void show_run(runs *runs, const replay_setup *setup, const replay_outcome *o,
                      const replay_floor *floor)
 {
     const replay_job *job = runs->job;
     const replay_geometry *geometry = &setup->geometry;
+    char name[48];
     if (job->options->json) {
         json_begin(&runs->json, NULL, '{');
         json_string(&runs->json, "policy", setup->policy);
+        json_string(&runs->json, "offload", offload_name(setup));
         json_count(&runs->json, "device_blocks", geometry->device_blocks);
         json_count(&runs->json, "host_blocks", geometry->host_blocks);
         write_outcome(&runs->json, job, o);
@@ -149,7 +167,7 @@ static void show_run(runs *runs, const replay_setup *setup, const replay_outcome
         json_end(&runs->json, '}');
         return;
     }
-    printf("%-22s %12.1f %12.1f %8.2f %8.2f %8.2f %10.2f %10" PRIu64 " %10.1f %10.1f %10.1f\n", setup->policy,
+    printf("%-22s %12.1f %12.1f %8.2f %8.2f %8.2f %10.2f %10" PRIu64 " %10.1f %10.1f %10.1f\n", line_name(setup, name, sizeof name),
            replay_job_gib(job, geometry->device_blocks), replay_job_gib(job, geometry->host_blocks),
            percent(o->hit_device + o->hit_host, o->input_tokens), percent(o->hit_device, o->input_tokens),
            percent(o->hit_host, o->input_tokens), (double)(o->hit_device + o->hit_host) / 1e6,
@@ -191,7 +209,8 @@ static int measure_floor(const runs *runs, const replay_setup *setup, replay_flo
     return status;
 }
 
-static int run_policy(runs *runs, const replay_geometry *geometry, const char *policy, replay_error *error)
+static int run_policy(runs *runs, const replay_geometry *geometry, const char *policy, quire_offload offload,
+                      replay_error *error)
 {
     const replay_options *options = runs->job->options;
     replay_progress progress;
@@ -199,6 +218,7 @@ static int run_policy(runs *runs, const replay_geometry *geometry, const char *p
     replay_floor floor;
     replay_setup setup = {.geometry = *geometry,
                           .policy = policy,
+                          .offload = offload,
                           .pieces = options->pieces,
                           .output = options->output,
                           .hints = options->hints,
@@ -227,8 +247,10 @@ static int run_capacity(runs *runs, replay_size device, replay_size host, replay
     if (geometry.device_blocks < 2)
         return replay_fail(error, "a device tier of %u blocks of %" PRIu64 " bytes; give two at least",
                            geometry.device_blocks, job->block_bytes);
-    for (uint32_t i = 0; i < job->options->policy_count; i++) {
-        if (run_policy(runs, &geometry, job->options->policies[i], error))
+    uint32_t offloads = geometry.host_blocks > 0 ? job->options->offload_count : 1;
+    for (uint32_t i = 0; i < job->options->policy_count * offloads; i++) {
+        if (run_policy(runs, &geometry, job->options->policies[i / offloads], job->options->offloads[i % offloads],
+                       error))
             return -1;
     }
     uint64_t both = (uint64_t)geometry.device_blocks + geometry.host_blocks;

@@ -82,6 +82,11 @@ int replay_trace_finish(replay_trace *trace, replay_error *error);
  * prompt. */
 int replay_trace_cut(replay_trace *trace, uint32_t piece_tokens, replay_error *error);
 
+static inline uint32_t replay_larger(uint32_t a, uint32_t b)
+{
+    return a > b ? a : b;
+}
+
 static inline uint32_t replay_smaller(uint32_t a, uint32_t b)
 {
     return a < b ? a : b;

@@ -115,7 +115,10 @@ typedef enum quire_checksum {
 
 typedef enum quire_offload {
     QUIRE_OFFLOAD_NONE = 0,         /* an evicted block is gone */
-    QUIRE_OFFLOAD_WRITE_THROUGH = 1 /* a sealed block is copied to the host behind the step that sealed it */
+    QUIRE_OFFLOAD_WRITE_THROUGH = 1, /* a sealed block is copied to the host behind the step that sealed it */
+    QUIRE_OFFLOAD_WRITE_BACK = 2, /* a block is copied when it is about to be evicted. One that must go before it has been copied
+                                   * is gone: a step never waits for an offload */
+    QUIRE_OFFLOAD_SELECTIVE = 3   /* as write-back, but only what is likely enough to come back, as the policy sees it */
 } quire_offload;
 
 /* Host memory that a GPU's copies reach must be pinned, which takes a second for some gigabytes. */
@@ -239,6 +242,11 @@ typedef struct quire_options {
                               * it says nothing of blocks like these, open measures for some milliseconds and writes it. Nothing
                               * else is ever written, and a file that cannot be read or written changes nothing else. A file
                               * of another device or version is replaced */
+
+    /* Watermarks of write-back and selective, in blocks that are free or whose eviction loses nothing: below the low one the
+     * blocks that would go next are offloaded, until the high one is reached. 0: a sixteenth of the arena, or twice what one
+     * step may take if that is more; and twice the low one. At most half the arena. */
+    uint32_t offload_low_blocks, offload_high_blocks;
 } quire_options;
 
 /* Writes defaults, then the QUIRE_* variables over them. QUIRE_EINVAL: a variable is malformed or out of range; the
@@ -548,6 +556,8 @@ typedef struct quire_stats {
     uint64_t host_total, host_free, host_cached, host_moving;
     uint64_t sequences, domains;
     uint64_t block_bytes;
+    /* evicted blocks that the host did not have: write-back had not come to them in time; selective found them not worth it */
+    uint64_t offloads_missed, offloads_declined;
 } quire_stats;
 
 QUIRE_API quire_status quire_cache_stats(quire_cache *cache, quire_stats *stats);

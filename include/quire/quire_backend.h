@@ -60,6 +60,7 @@ typedef struct quire_policy_use {
     const quire_hint_range *ranges; /* read during the call */
     uint64_t ttl_us;   /* of the domain; 0: none */
     uint64_t next_use; /* when the engine expects the prompt again, microseconds like now; 0: not said */
+    uint64_t host_holds; /* about how long the host tier holds what nobody uses, microseconds; 0: not known. For worth_offload */
 } quire_policy_use;
 
 typedef struct quire_policy {
@@ -80,11 +81,16 @@ typedef struct quire_policy {
     void (*each)(const void *state, void (*fn)(void *arg, uint32_t block), void *arg);
     /* May be NULL. New blocks of the tree, not in the order yet. */
     void (*sealed)(void *state, const uint32_t *path, uint32_t count);
-    /* May be NULL: every block is. Whether a block that is now in use will come back before the host tier gives it away. */
+    /* May be NULL: every block is. Asked under the offload policy `selective`, of blocks of the order: whether it is likely
+     * enough that the block comes back before the host tier gives it away, which it does after use->host_holds. */
     int (*worth_offload)(void *state, uint32_t block, const quire_policy_use *use);
     /* May be NULL: none. Blocks of the order that `victim` will not name whatever goes before them: what is pinned, and what
      * is above that. The library does not count on them for room. */
     uint32_t (*kept)(void *state, uint64_t now);
+    /* May be NULL: only `victim` is asked, a block at a time. Names up to `most` different blocks that would be victims next,
+     * in about that order: each is named after those below it, busy ones too, and kept ones never. Changes nothing that
+     * `victim` goes by. Write-back offloads by it. */
+    uint32_t (*coldest)(void *state, uint32_t *blocks, uint32_t most, uint64_t now);
 } quire_policy;
 
 #ifdef __cplusplus

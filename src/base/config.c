@@ -25,7 +25,7 @@ extern char **environ;
 
 static const char *const dtype_names[] = {"f32", "f16", "bf16", "fp8", "fp8_e5m2", "int8", "int4", NULL}; /* QUIRE_DTYPE_F32 is the first */
 static const char *const policy_names[] = {"learned", "lru", "slru", "s3fifo", "lfu", "gdsf", "priority", NULL};
-static const char *const offload_names[] = {"none", "write-through", NULL};
+static const char *const offload_names[] = {"none", "write-through", "write-back", "selective", NULL};
 static const char *const checksum_names[] = {"off", "restore", NULL};
 static const char *const pin_names[] = {"background", "open", NULL};
 static const char *const pack_names[] = {"off", "on", "auto", NULL};
@@ -64,9 +64,16 @@ const quire__variable quire__variables[] = {
     {"QUIRE_PIN_BLOCKS", QUIRE__VARIABLE_COUNT, "0", 0, INT32_MAX, NULL, "blocks",
      "Most blocks of a tier that hints may pin, under the policy `priority`.", "library"},
     {"QUIRE_OFFLOAD", QUIRE__VARIABLE_CHOICE, "write-through", 0, 0, offload_names, "",
-     "`write-through`: a sealed block is copied to the host behind the step that sealed it; `none`: an evicted block is "
-     "gone.",
+     "`write-through`: a sealed block is copied to the host behind the step that sealed it; `write-back`: a block is copied "
+     "when it is about to be evicted; `selective`: the same, but only what is likely enough to come back; `none`: an evicted "
+     "block is gone.",
      "library"},
+    {"QUIRE_OFFLOAD_LOW_BLOCKS", QUIRE__VARIABLE_COUNT, "0", 0, INT32_MAX, NULL, "blocks",
+     "Under `write-back` and `selective`: with fewer blocks than this free or ready to go, those that would go next are "
+     "offloaded; 0: a sixteenth of the arena, or twice what one step may take if that is more.",
+     "library"},
+    {"QUIRE_OFFLOAD_HIGH_BLOCKS", QUIRE__VARIABLE_COUNT, "0", 0, INT32_MAX, NULL, "blocks",
+     "Until so many are; 0: twice the low one. At most half the arena.", "library"},
     {"QUIRE_CHECKSUM", QUIRE__VARIABLE_CHOICE, "restore", 0, 0, checksum_names, "",
      "`restore`: computed when a block reaches the host, verified before it returns.", "library"},
     {"QUIRE_HOST_PIN", QUIRE__VARIABLE_CHOICE, "background", 0, 0, pin_names, "",
@@ -167,6 +174,8 @@ static const field fields[] = {
     NUMBER("QUIRE_WATERMARK_BLOCKS", watermark_blocks),
     TEXT("QUIRE_POLICY", policy),
     NUMBER("QUIRE_OFFLOAD", offload),
+    NUMBER("QUIRE_OFFLOAD_LOW_BLOCKS", offload_low_blocks),
+    NUMBER("QUIRE_OFFLOAD_HIGH_BLOCKS", offload_high_blocks),
     NUMBER("QUIRE_CHECKSUM", checksum),
     NUMBER("QUIRE_RESTORE_PARTS", restore_parts),
     NUMBER("QUIRE_EVENTS", event_capacity),

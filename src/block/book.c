@@ -3,6 +3,7 @@
  *    book.c -----> match.c   which cached blocks spell a prompt
  *             |--> chain.c   a sequence's blocks grow, branch, shrink
  *             |--> seal.c    written blocks become the cache's
+ *             |--> offload.c  which of them are copied to the host, and when
  *             +--> residency.c  references, eviction, moves that end
  *                     |--> prefix.c, evict.c, events.c
  *                     +--> pool.c   nodes, slots, counts
@@ -19,6 +20,7 @@
 #include "block/book_check.h"
 #include "block/chain.h"
 #include "block/match.h"
+#include "block/offload.h"
 #include "block/residency.h"
 #include "block/seal.h"
 #include "block/section.h"
@@ -140,7 +142,8 @@ static quire_status open_parts(quire__book *book)
     void *scratch = NULL;
     QUIRE__TRY(quire__memory_take(allocator, book->pool.node_count, sizeof(uint32_t), "the check", &scratch));
     book->scratch = scratch;
-    return open_chains(book);
+    QUIRE__TRY(open_chains(book));
+    return quire__offload_open(book);
 }
 
 quire_status quire__book_open(quire__book **book, const quire__book_config *config)
@@ -166,6 +169,7 @@ void quire__book_close(quire__book *book)
         return;
     quire__allocator allocator = book->config.allocator;
     quire__side_close(book);
+    quire__offload_close(book);
     quire__memory_give(&allocator, book->chain_tables);
     quire__memory_give(&allocator, book->chain_nodes);
     quire__memory_give(&allocator, book->free_chains);
@@ -500,6 +504,12 @@ void quire__book_step_end(quire__book *book)
     book->stepping = false;
 }
 
+void quire__book_offload_ahead(quire__book *book, bool restoring, quire__plan *plan)
+{
+    quire__offload_ahead(book, restoring, plan);
+    quire__book_check_quick(book);
+}
+
 static quire_status reserve(quire__book *book, uint32_t seq, const int32_t *tokens, size_t count, bool early,
                             quire__plan *plan, uint32_t *moving)
 {
@@ -677,6 +687,8 @@ void quire__book_stats(const quire__book *book, quire_stats *stats)
     stats->evictions_device = counters->evictions_device;
     stats->evictions_host = counters->evictions_host;
     stats->restores_declined = counters->restores_declined;
+    stats->offloads_missed = counters->offloads_missed;
+    stats->offloads_declined = counters->offloads_declined;
     stats->events_lost = book->events.lost;
 
     stats->device_total = quire__pool_present(pool);

@@ -27,7 +27,8 @@ typedef struct quire__book_config {
     const char *policy;
     uint32_t pin_blocks;
     const quire_policy *custom_policy; /* NULL: the library's own of that name */
-    bool offload;
+    quire_offload offload;
+    uint32_t offload_low, offload_high; /* watermarks of write-back, in blocks; 0: a sixteenth of the arena, twice the low */
     const quire__side_config *sides; /* [side_count]: groups beside the first; read at open */
     uint32_t side_count;
     quire__allocator allocator;
@@ -117,6 +118,10 @@ void quire__book_commit(quire__book *book, uint32_t seq, quire__plan *plan);
  * harmless: its destination is given back with the step's ticket. */
 void quire__book_cancel(quire__book *book, uint32_t seq);
 void quire__book_step_end(quire__book *book);
+/* After a step, under write-back: plans the offload of what eviction will come to next, where too little of that is on the
+ * host already. `restoring`: restores are under way, and offloads must leave them the link. Not while offloads of the last
+ * call are under way. */
+void quire__book_offload_ahead(quire__book *book, bool restoring, quire__plan *plan);
 
 /* ---- moves */
 void quire__book_complete(quire__book *book, const quire__move *move, bool ok);

@@ -23,8 +23,8 @@ static quire_status check_custom(const quire_policy *policy)
                            sizeof(*policy));
     if (!policy->name || !policy->open || !policy->close || !policy->insert || !policy->insert_below || !policy->take ||
         !policy->drop || !policy->victim || !policy->count || !policy->each)
-        return quire__fail(QUIRE_EINVAL, "a custom eviction policy lacks a function: only sealed, worth_offload and "
-                           "kept may be NULL");
+        return quire__fail(QUIRE_EINVAL, "a custom eviction policy lacks a function: only sealed, worth_offload, "
+                           "kept and coldest may be NULL");
     return QUIRE_OK;
 }
 
@@ -112,14 +112,25 @@ uint32_t quire__evict_victim(quire__evict *evict)
     return evict->policy->victim(evict->state);
 }
 
-bool quire__evict_worth_offload(quire__evict *evict, uint32_t node)
+bool quire__evict_worth_offload(quire__evict *evict, uint32_t node, uint64_t holds)
 {
+    evict->use.host_holds = holds;
     return !evict->policy->worth_offload || evict->policy->worth_offload(evict->state, node, &evict->use);
 }
 
 uint32_t quire__evict_kept(const quire__evict *evict)
 {
     return evict->policy->kept ? evict->policy->kept(evict->state, evict->use.now) : 0;
+}
+
+uint32_t quire__evict_coldest(quire__evict *evict, uint32_t *nodes, uint32_t most)
+{
+    if (most == 0)
+        return 0;
+    if (evict->policy->coldest)
+        return evict->policy->coldest(evict->state, nodes, most, evict->use.now);
+    nodes[0] = evict->policy->victim(evict->state);
+    return nodes[0] != QUIRE_NO_BLOCK;
 }
 
 uint32_t quire__evict_count(const quire__evict *evict)

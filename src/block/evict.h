@@ -33,9 +33,12 @@ void quire__evict_remove(quire__evict *evict, uint32_t node);
 void quire__evict_drop(quire__evict *evict, uint32_t node);
 void quire__evict_sealed(quire__evict *evict, const uint32_t *path, uint32_t count);
 uint32_t quire__evict_victim(quire__evict *evict);
-bool quire__evict_worth_offload(quire__evict *evict, uint32_t node);
+/* `holds`: quire_policy_use.host_holds */
+bool quire__evict_worth_offload(quire__evict *evict, uint32_t node, uint64_t holds);
 /* Blocks of the order that will never be victims as things are. */
 uint32_t quire__evict_kept(const quire__evict *evict);
+/* Up to `most` blocks in about the order in which they would be victims; nothing changes. */
+uint32_t quire__evict_coldest(quire__evict *evict, uint32_t *nodes, uint32_t most);
 uint32_t quire__evict_count(const quire__evict *evict);
 void quire__evict_each(const quire__evict *evict, void (*fn)(void *arg, uint32_t node), void *arg);
 

@@ -40,15 +40,20 @@ static void aged_close(void *state)
     quire__leaves_close(&p->leaves);
 }
 
+static uint32_t worth_of(const aged *p, const quire__leaf *leaf)
+{
+    uint32_t worth = leaf->uses;
+    if (p->by_cost)
+        worth += leaf->uses * (31 - (uint32_t)__builtin_clz(leaf->depth + 1)) / 4;
+    return worth < SPAN ? worth : SPAN;
+}
+
 static void enter(aged *p, uint32_t parent, uint32_t block, uint64_t place)
 {
     quire__leaf *own = &p->leaves.leaf[block];
     own->depth = parent == QUIRE_NO_BLOCK ? 0 : p->leaves.leaf[parent].depth + 1;
     own->uses = own->uses < MOST_USES ? own->uses + 1 : MOST_USES;
-    uint32_t worth = own->uses;
-    if (p->by_cost)
-        worth += own->uses * (31 - (uint32_t)__builtin_clz(own->depth + 1)) / 4;
-    own->priority = p->level + (worth < SPAN ? worth : SPAN);
+    own->priority = p->level + worth_of(p, own);
     quire__leaves_enter(&p->leaves, block, own->priority % RING, place);
 }
 
@@ -112,6 +117,24 @@ static uint32_t aged_victim(void *state)
     return quire__leaves_oldest(&p->leaves, p->level % RING);
 }
 
+static uint32_t aged_coldest(void *state, uint32_t *blocks, uint32_t most, uint64_t now)
+{
+    const aged *p = state;
+    (void)now;
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < RING && count < most; i++)
+        count += quire__leaves_coldest(&p->leaves, (p->level + i) % RING, false, blocks + count, most - count);
+    return count;
+}
+
+/* Used more than once; by cost: or far down in its prompt, where one use counts for two. */
+static int aged_worth_offload(void *state, uint32_t block, const quire_policy_use *use)
+{
+    const aged *p = state;
+    (void)use;
+    return worth_of(p, &p->leaves.leaf[block]) >= 2;
+}
+
 static uint32_t aged_count(const void *state)
 {
     const aged *p = state;
@@ -147,6 +170,8 @@ const quire_policy quire__evict_lfu = {
     .count = aged_count,
     .each = aged_each,
     .sealed = aged_sealed,
+    .worth_offload = aged_worth_offload,
+    .coldest = aged_coldest,
 };
 
 const quire_policy quire__evict_gdsf = {
@@ -163,4 +188,6 @@ const quire_policy quire__evict_gdsf = {
     .count = aged_count,
     .each = aged_each,
     .sealed = aged_sealed,
+    .worth_offload = aged_worth_offload,
+    .coldest = aged_coldest,
 };

@@ -29,6 +29,7 @@
 #include "block/learner.h"
 #include "block/leaves.h"
 #include "block/plan.h"
+#include "block/worth.h"
 
 enum {
     BINS = QUIRE__LEARNER_BINS,
@@ -393,6 +394,45 @@ static uint32_t learned_victim(void *state)
     return first;
 }
 
+/* In about the order of its going: after a leaf come those above it that would rank no later than it does. */
+static uint32_t name_with_parents(const learned *p, uint32_t node, uint32_t rank, uint32_t *nodes, uint32_t most)
+{
+    uint32_t count = 0;
+    while (count < most) {
+        nodes[count++] = node;
+        node = p->tree.parent(p->tree.self, node);
+        if (node == QUIRE_NO_BLOCK || (p->entries[node].flags & (IN | LISTED)) != IN ||
+            p->tree.children(p->tree.self, node) != 1)
+            break;
+        const entry *own = &p->entries[node];
+        if (p->learner.rank[own->kind * (uint32_t)BINS + quire__learner_bin(p->ticked - own->used)] > rank)
+            break;
+    }
+    return count;
+}
+
+static uint32_t learned_coldest(void *state, uint32_t *nodes, uint32_t most, uint64_t now)
+{
+    const learned *p = state;
+    (void)now;
+    uint32_t count = 0;
+    for (uint32_t rank = next_rank(p, 0); rank < CELLS && count < most; rank = next_rank(p, rank + 1)) {
+        const uint32_t cell = p->learner.at[rank];
+        const bool rising = p->learner.rising[cell / 64] >> cell % 64 & 1;
+        for (uint32_t node = rising ? p->newest[cell] : p->oldest[cell]; node != QUIRE__NONE && count < most;
+             node = rising ? p->entries[node].older : p->entries[node].newer)
+            count += name_with_parents(p, node, rank, nodes + count, most - count);
+    }
+    return count;
+}
+
+static int learned_worth_offload(void *state, uint32_t node, const quire_policy_use *use)
+{
+    const learned *p = state;
+    const entry *own = &p->entries[node];
+    return quire__worth_offload(&p->learner, own->kind, clock_of(use) - own->used, use->host_holds / 1000);
+}
+
 static uint32_t learned_count(const void *state)
 {
     const learned *p = state;
@@ -457,4 +497,6 @@ const quire_policy quire__evict_learned = {
     .count = learned_count,
     .each = learned_each,
     .sealed = learned_sealed,
+    .worth_offload = learned_worth_offload,
+    .coldest = learned_coldest,
 };

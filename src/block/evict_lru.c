@@ -100,6 +100,16 @@ static uint32_t lru_victim(void *state)
     return oldest == list->head ? QUIRE__NONE : oldest;
 }
 
+static uint32_t lru_coldest(void *state, uint32_t *nodes, uint32_t most, uint64_t now)
+{
+    (void)now;
+    const lru *list = state;
+    uint32_t count = 0;
+    for (uint32_t node = list->links[list->head].newer; node != list->head && count < most; node = list->links[node].newer)
+        nodes[count++] = node;
+    return count;
+}
+
 static uint32_t lru_count(const void *state)
 {
     const lru *list = state;
@@ -129,4 +139,5 @@ const quire_policy quire__evict_lru = {
     .victim = lru_victim,
     .count = lru_count,
     .each = lru_each,
+    .coldest = lru_coldest,
 };

@@ -281,6 +281,24 @@ static uint32_t priority_victim(void *state)
     return filled ? quire__leaves_oldest(&p->leaves, (uint32_t)__builtin_ctzll(filled)) : QUIRE_NO_BLOCK;
 }
 
+static uint32_t priority_coldest(void *state, uint32_t *blocks, uint32_t most, uint64_t now)
+{
+    priority *p = state;
+    (void)now;
+    uint32_t count = 0;
+    for (uint32_t level = EXPIRED; level <= HIGHEST && count < most; level++)
+        count += quire__leaves_coldest(&p->leaves, level, false, blocks + count, most - count);
+    return count;
+}
+
+/* What the engine puts below the rest is not expected back. */
+static int priority_worth_offload(void *state, uint32_t block, const quire_policy_use *use)
+{
+    const priority *p = state;
+    (void)use;
+    return p->leaves.leaf[block].queue >= level_of(QUIRE_PRIORITY_DEFAULT);
+}
+
 static uint32_t priority_kept(void *state, uint64_t now)
 {
     priority *p = state;
@@ -324,5 +342,7 @@ const quire_policy quire__evict_priority = {
     .count = priority_count,
     .each = priority_each,
     .sealed = priority_sealed,
+    .worth_offload = priority_worth_offload,
     .kept = priority_kept,
+    .coldest = priority_coldest,
 };

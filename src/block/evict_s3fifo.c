@@ -150,6 +150,25 @@ static uint32_t s3fifo_victim(void *state)
     return block;
 }
 
+/* What was used goes round again before it goes. */
+static uint32_t s3fifo_coldest(void *state, uint32_t *blocks, uint32_t most, uint64_t now)
+{
+    const s3fifo *p = state;
+    (void)now;
+    uint32_t members = p->leaves.members[SMALL], tenth = p->leaves.slots / 10;
+    uint32_t small = members > tenth ? members - tenth : 0;
+    uint32_t count = quire__leaves_coldest(&p->leaves, SMALL, true, blocks, small < most ? small : most);
+    return count + quire__leaves_coldest(&p->leaves, MAIN, true, blocks + count, most - count);
+}
+
+/* Used since it came, or soon after it had gone. */
+static int s3fifo_worth_offload(void *state, uint32_t block, const quire_policy_use *use)
+{
+    const s3fifo *p = state;
+    (void)use;
+    return p->leaves.leaf[block].queue == MAIN || p->leaves.leaf[block].uses > 0;
+}
+
 static uint32_t s3fifo_count(const void *state)
 {
     const s3fifo *p = state;
@@ -184,4 +203,6 @@ const quire_policy quire__evict_s3fifo = {
     .count = s3fifo_count,
     .each = s3fifo_each,
     .sealed = s3fifo_sealed,
+    .worth_offload = s3fifo_worth_offload,
+    .coldest = s3fifo_coldest,
 };

@@ -112,6 +112,14 @@ static uint32_t slru_victim(void *state)
     return quire__leaves_oldest(&p->leaves, p->leaves.filled & 1 << PROBATION ? PROBATION : PROTECTED);
 }
 
+static uint32_t slru_coldest(void *state, uint32_t *blocks, uint32_t most, uint64_t now)
+{
+    const slru *p = state;
+    (void)now;
+    uint32_t count = quire__leaves_coldest(&p->leaves, PROBATION, false, blocks, most);
+    return count + quire__leaves_coldest(&p->leaves, PROTECTED, false, blocks + count, most - count);
+}
+
 static uint32_t slru_count(const void *state)
 {
     const slru *p = state;
@@ -145,4 +153,5 @@ const quire_policy quire__evict_slru = {
     .count = slru_count,
     .each = slru_each,
     .sealed = slru_sealed,
+    .coldest = slru_coldest,
 };

@@ -10,6 +10,8 @@
  */
 #include "block/leaves.h"
 
+#include <stddef.h>
+
 #include "base/check.h"
 #include "base/status.h"
 
@@ -150,6 +152,80 @@ uint32_t quire__leaves_oldest(const quire__leaves *leaves, uint32_t queue)
             edge[count++] = leaf[block].right;
     }
     return top;
+}
+
+/* ---- the coldest --------------------------------------------------------------------------------------------------
+ *
+ * Who comes next is the one with the least place of an edge: the top at first, and of whoever has been named what lies
+ * below it in the queue's heap, and its parent, which would be a leaf then. The edge is a heap too (binary, of blocks by
+ * place), and lies in the caller's array from its end on, since no more of it is of use than are still to be named. */
+
+typedef struct edge {
+    const quire__leaf *leaf;
+    uint32_t *end; /* entry i is end[-i] */
+    uint32_t count, most;
+} edge;
+
+static void edge_add(edge *e, uint32_t block)
+{
+    if (block == QUIRE_NO_BLOCK || e->count == e->most)
+        return;
+    uint32_t at = e->count++;
+    for (; at > 0 && e->leaf[e->end[-(ptrdiff_t)((at - 1) / 2)]].place > e->leaf[block].place; at = (at - 1) / 2)
+        e->end[-(ptrdiff_t)at] = e->end[-(ptrdiff_t)((at - 1) / 2)];
+    e->end[-(ptrdiff_t)at] = block;
+}
+
+static uint32_t edge_take(edge *e)
+{
+    uint32_t least = *e->end, last = e->end[-(ptrdiff_t)--e->count], at = 0;
+    for (uint32_t below = 1; below < e->count; below = 2 * at + 1) {
+        if (below + 1 < e->count &&
+            e->leaf[e->end[-(ptrdiff_t)(below + 1)]].place < e->leaf[e->end[-(ptrdiff_t)below]].place)
+            below++;
+        if (e->leaf[e->end[-(ptrdiff_t)below]].place >= e->leaf[last].place)
+            break;
+        e->end[-(ptrdiff_t)at] = e->end[-(ptrdiff_t)below];
+        at = below;
+    }
+    e->end[-(ptrdiff_t)at] = last;
+    return least;
+}
+
+/* The block's parent, if it is a leaf of the same queue once the block has gone. */
+static uint32_t next_above(const quire__leaves *leaves, uint32_t block)
+{
+    uint32_t parent = leaves->tree.parent(leaves->tree.self, block);
+    if (parent == QUIRE_NO_BLOCK || leaves->tree.children(leaves->tree.self, parent) != 1)
+        return QUIRE_NO_BLOCK;
+    const quire__leaf *above = &leaves->leaf[parent];
+    bool waits = (above->flags & (QUIRE__LEAF_IN | QUIRE__LEAF_LISTED)) == QUIRE__LEAF_IN;
+    return waits && above->queue == leaves->leaf[block].queue ? parent : QUIRE_NO_BLOCK;
+}
+
+uint32_t quire__leaves_coldest(const quire__leaves *leaves, uint32_t queue, bool unused, uint32_t *blocks, uint32_t most)
+{
+    const quire__leaf *leaf = leaves->leaf;
+    uint32_t named = 0;
+    if (most == 0)
+        return 0;
+    edge e = {.leaf = leaf, .end = blocks + most - 1, .most = most};
+    edge_add(&e, leaves->top[queue]);
+    while (e.count > 0) {
+        uint32_t block = edge_take(&e);
+        bool named_now = !unused || leaf[block].uses == 0;
+        if (named_now) {
+            blocks[named++] = block;
+            e.most--;
+        }
+        if (leaf[block].flags & QUIRE__LEAF_LISTED) {
+            edge_add(&e, leaf[block].left);
+            edge_add(&e, leaf[block].right);
+        }
+        if (named_now)
+            edge_add(&e, next_above(leaves, block));
+    }
+    return named;
 }
 
 /* ---- blocks ---------------------------------------------------------------------------------------------------- */

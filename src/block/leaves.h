@@ -47,6 +47,9 @@ void quire__leaves_take(quire__leaves *leaves, const uint32_t *path, uint32_t co
 void quire__leaves_drop(quire__leaves *leaves, uint32_t block);
 /* The oldest leaf of the queue that no copy has; one that a copy has when there are many; or QUIRE_NO_BLOCK. */
 uint32_t quire__leaves_oldest(const quire__leaves *leaves, uint32_t queue);
+/* Names up to `most` blocks of the queue in about the order in which they would be the oldest leaf; with `unused` only those
+ * whose `uses` is 0. */
+uint32_t quire__leaves_coldest(const quire__leaves *leaves, uint32_t queue, bool unused, uint32_t *blocks, uint32_t most);
 void quire__leaves_each(const quire__leaves *leaves, void (*fn)(void *arg, uint32_t block), void *arg);
 /* Names the block by all its tokens from the prompt's start; the same block has the same key when it returns. */
 uint64_t quire__leaves_key(quire__leaves *leaves, uint32_t parent, uint32_t block);

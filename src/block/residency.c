@@ -36,6 +36,7 @@
 #include "block/residency.h"
 
 #include "base/check.h"
+#include "block/offload.h"
 
 void quire__residency_event_add(quire__book *book, quire_event_type type, quire_tier tier, uint32_t node)
 {
@@ -255,6 +256,8 @@ bool quire__residency_make_room(quire__book *book, uint32_t count)
         if (victim == QUIRE__NONE || book->pool.nodes[victim].standing[QUIRE_TIER_DEVICE] != QUIRE__CACHED)
             return false;
         book->counters.evictions_device++;
+        if (quire__offload_is_ahead(book) && book->pool.nodes[victim].slot[QUIRE_TIER_HOST] == QUIRE__NONE)
+            quire__offload_missed(book, victim);
         if (book->side_count > 0 || !drop_last_block(book, victim))
             quire__residency_lose(book, victim, QUIRE_TIER_DEVICE);
     }

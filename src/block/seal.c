@@ -11,84 +11,12 @@
  * Blocks are sealed in the order of the prompt, so the parent of each is the tree's own node by the time it is needed. A
  * new node has no children: after the first block that the tree has no twin of, none of the following has one, and all
  * are linked at once.
- *
- * Write-through. After the blocks of a step are sealed, the sequence's blocks that the host does not have yet are
- * offloaded, in order, since the host tier is prefix-closed. Mostly these are the blocks just sealed. Others are there
- * when an offload failed or came late, when the host had no slot, or when it has given blocks of the sequence away:
- * they are caught up with, as many in a commit as it sealed, so that one bad moment does not keep the rest of a
- * conversation from the host for ever, and a host that is too small costs at most twice the traffic.
- *
- * A long-running sequence becomes the oldest in the host's order, for only a close counts there as use. So when the
- * next to go would be the very block that we want to continue, the whole path is counted as used now.
  */
 #include "block/seal.h"
 
 #include "base/check.h"
+#include "block/offload.h"
 #include "block/residency.h"
-
-/* A slot for the block that follows `parent`, the last of the path's `count` blocks. */
-static uint32_t host_slot(quire__book *book, const uint32_t *path, uint32_t count)
-{
-    uint32_t parent = count == 0 ? QUIRE__NONE : path[count - 1];
-    uint32_t slot = quire__residency_host_slot(book, parent);
-    if (slot == QUIRE__NONE && count > 0 && quire__evict_victim(&book->evict[QUIRE_TIER_HOST]) == parent) {
-        quire__residency_touch_host(book, path, count);
-        slot = quire__residency_host_slot(book, parent);
-    }
-    return slot;
-}
-
-/* Plans the offload of block `at`, whose predecessors the host has. False: not now. */
-static bool plan_offload(quire__book *book, const quire__chain *chain, uint32_t at, quire__plan *plan)
-{
-    uint32_t node = chain->nodes[at];
-    quire__node *record = &book->pool.nodes[node];
-    if (quire__plan_room(plan) <= book->side_count || (record->reads & QUIRE__READS_DEVICE)) /* an offload given up still reads it */
-        return false;
-    if (book->side_count > 0 && !quire__side_quiet(book, node))
-        return false;
-    if (!quire__evict_worth_offload(&book->evict[QUIRE_TIER_DEVICE], node))
-        return false;
-    uint32_t slot = host_slot(book, chain->nodes, at);
-    if (slot == QUIRE__NONE)
-        return false;
-
-    quire__residency_gain(book, node, QUIRE_TIER_HOST, slot, QUIRE__ARRIVING);
-    if (at == 0)
-        quire__evict_insert_path(&book->evict[QUIRE_TIER_HOST], &node, 1);
-    else
-        quire__evict_insert_below(&book->evict[QUIRE_TIER_HOST], node, chain->nodes[at - 1]);
-    if (!(book->holes & QUIRE__BOOK_HOLE_OFFLOAD_SOURCE))
-        record->reads |= QUIRE__READS_DEVICE;
-    quire__pool_account(&book->pool, node);
-    quire__plan_add(plan, (quire__move){
-        .type = QUIRE__MOVE_OFFLOAD,
-        .source = record->slot[QUIRE_TIER_DEVICE],
-        .destination = slot,
-        .node = node,
-        .ticket = book->step,
-    });
-    if (book->side_count > 0) {
-        quire__side_host_move(book, slot);
-        quire__side_offload(book, node, plan);
-    }
-    return true;
-}
-
-/* Offloads what the host lacks of the chain's full blocks, `most` of them. */
-static void offload(quire__book *book, quire__chain *chain, uint32_t most, quire__plan *plan)
-{
-    const quire__node *nodes = book->pool.nodes;
-    const uint32_t full = chain->length / book->config.block_tokens;
-    uint32_t at = chain->offloaded < full ? chain->offloaded : full;
-    while (at > 0 && nodes[chain->nodes[at - 1]].slot[QUIRE_TIER_HOST] == QUIRE__NONE)
-        at--;
-    while (at < full && nodes[chain->nodes[at]].slot[QUIRE_TIER_HOST] != QUIRE__NONE)
-        at++;
-    for (; at < full && most > 0 && plan_offload(book, chain, at, plan); most--)
-        at++;
-    chain->offloaded = at;
-}
 
 /* `twin` is what the tree has in place of our `node`. */
 static void give_way(quire__book *book, uint32_t node, uint32_t parent, uint32_t twin)
@@ -182,8 +110,8 @@ void quire__seal_commit(quire__book *book, quire__chain *chain, quire__plan *pla
     chain->pending = 0;
     const uint32_t full = chain->length / block_tokens;
     seal(book, chain, first, full);
-    if (full > first && book->config.offload && book->config.host_slots > 0)
-        offload(book, chain, 2 * (full - first), plan);
+    if (full > first && book->config.offload == QUIRE_OFFLOAD_WRITE_THROUGH && book->config.host_slots > 0)
+        quire__offload_chain(book, chain, 2 * (full - first), plan);
 
     if (book->side_count > 0)
         quire__side_commit(book, chain);

@@ -63,6 +63,13 @@ struct quire__book {
     uint32_t holes;
     quire_stats counters; /* only those that count up */
     uint32_t *scratch;    /* [nodes]: book_check's own */
+
+    uint32_t *cold, *path; /* offload.c's own: [offload_high], [max_blocks] */
+    uint32_t secured;      /* blocks at the cold end of the device's order that may go, as of the last look */
+    uint32_t looked_at;    /* blocks in the order, when all of them were found secured; else 0 */
+    uint64_t secured_at;   /* evictions_device then */
+    uint32_t host_arrivals; /* in the host tier since host_since */
+    uint64_t host_since, host_holds; /* host_holds: of quire_policy_use */
 };
 
 #endif

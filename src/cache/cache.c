@@ -185,10 +185,30 @@ static quire_status open_memory(quire_cache *cache)
     return QUIRE_OK;
 }
 
+/* The defaults of write-back's watermarks: what a step may take must be ready to go before it. */
+static void size_watermarks(quire_cache *cache)
+{
+    quire_options *options = &cache->options;
+    uint32_t step = options->max_step_tokens / options->block_tokens + 1, half = cache->device_slots / 2;
+    uint32_t low = cache->device_slots / 16 > 2 * step ? cache->device_slots / 16 : 2 * step;
+
+    if (options->offload_low_blocks == 0)
+        options->offload_low_blocks = low < half / 2 ? low : half / 2;
+    if (options->offload_low_blocks == 0 || options->offload_low_blocks > half)
+        options->offload_low_blocks = half;
+    if (options->offload_high_blocks == 0)
+        options->offload_high_blocks = 2 * options->offload_low_blocks;
+    if (options->offload_high_blocks > half)
+        options->offload_high_blocks = half;
+    if (options->offload_high_blocks < options->offload_low_blocks)
+        options->offload_high_blocks = options->offload_low_blocks;
+}
+
 static quire_status open_book(quire_cache *cache)
 {
     const quire_options *options = &cache->options;
     quire__side_config sides[QUIRE__SIDES_MOST];
+    size_watermarks(cache);
     quire__book_config config = {.block_tokens = options->block_tokens,
                                  .device_slots = cache->device_slots,
                                  .host_slots = cache->host_slots,
@@ -202,7 +222,9 @@ static quire_status open_book(quire_cache *cache)
                                  .policy = options->policy,
                                  .custom_policy = options->custom_policy,
                                  .pin_blocks = options->pin_blocks,
-                                 .offload = options->offload == QUIRE_OFFLOAD_WRITE_THROUGH,
+                                 .offload = options->offload,
+                                 .offload_low = options->offload_low_blocks,
+                                 .offload_high = options->offload_high_blocks,
                                  .sides = sides,
                                  .side_count = cache->side_count,
                                  .allocator = cache->allocator};
@@ -280,7 +302,7 @@ static quire_status open_record(quire_cache *cache)
                                    .watermark_blocks = options->watermark_blocks,
                                    .block_bytes = quire__groups_block_bytes(cache),
                                    .policy = options->policy,
-                                   .offload = options->offload == QUIRE_OFFLOAD_WRITE_THROUGH};
+                                   .offload = options->offload};
 
     if (options->trace == NULL || options->trace[0] == '\0')
         return QUIRE_OK;
@@ -322,7 +344,9 @@ static quire_status open_scratch(quire_cache *cache)
     uint32_t groups = options->group_count;
     void *memory;
 
-    QUIRE__TRY(quire__plan_open(&cache->moves, &cache->allocator, groups * (moves > sealed ? moves : sealed)));
+    moves = moves > sealed ? moves : sealed;
+    moves = moves > options->offload_low_blocks ? moves : options->offload_low_blocks;
+    QUIRE__TRY(quire__plan_open(&cache->moves, &cache->allocator, groups * moves));
     QUIRE__TRY(quire__plan_open(&cache->step.plan, &cache->allocator, groups * options->max_sequences));
     QUIRE__TRY(quire__memory_take(&cache->allocator, options->max_sequences, sizeof(quire__face), "sequences",
                                   &memory));

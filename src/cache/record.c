@@ -409,7 +409,7 @@ static void put_header(quire__record *record, const quire__record_config *config
                                     config->block_tokens, config->device_slots, config->host_slots,
                                     (unsigned long long)config->block_bytes, config->max_sequences,
                                     config->max_seq_tokens, config->max_domains, config->watermark_blocks,
-                                    config->offload, config->policy, config->tokens ? "yes" : "no");
+                                    (int)config->offload, config->policy, config->tokens ? "yes" : "no");
 }
 
 static quire_status take_memory(quire__record *record, const quire__record_config *config)

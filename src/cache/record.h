@@ -19,7 +19,7 @@ typedef struct quire__record_config {
         watermark_blocks;
     uint64_t block_bytes;
     const char *policy;
-    bool offload;
+    quire_offload offload;
 } quire__record_config;
 
 /* *record is NULL when the file cannot be had: a warning says why, and the cache does without. QUIRE_ENOMEM.

@@ -388,6 +388,22 @@ static uint32_t settle_early_rows(quire_step *step)
     return lost;
 }
 
+/* Write-back: makes sure that the next evictions find blocks which the host has. One batch at a time, so that a restore that
+ * comes finds no more than that before it on the link. */
+static void offload_ahead(quire_cache *cache)
+{
+    quire__mover_stats moved;
+
+    if (cache->options.offload < QUIRE_OFFLOAD_WRITE_BACK)
+        return;
+    quire__mover_stats_get(cache->mover, &moved);
+    if (moved.offloading > 0 && !(cache->holes & QUIRE__CACHE_HOLE_RESTORES_FIRST))
+        return;
+    bool restoring = moved.restoring > 0 && !(cache->holes & QUIRE__CACHE_HOLE_RESTORES_FIRST);
+    quire__book_offload_ahead(cache->book, restoring, &cache->moves);
+    quire__cache_start_moves(cache);
+}
+
 static quire_status commit(quire_step *step)
 {
     quire_cache *cache = step->cache;
@@ -408,6 +424,7 @@ static quire_status commit(quire_step *step)
         quire__record_row(cache->record, step->rows[i].seq, step->rows[i].added);
     quire__record_step_end(cache->record);
     quire__step_finish(step);
+    offload_ahead(cache);
     if (lost > 0)
         return quire__fail(QUIRE_EDEVICE, "the restores that %u of the step's sequences ran ahead of have failed; none of "
                            "this step's tokens are theirs, and they may be shorter now (quire_seq_get)", lost);

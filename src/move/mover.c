@@ -533,7 +533,9 @@ quire_status quire__mover_restore_wait(quire__mover *mover, uint64_t mark, uint3
 void quire__mover_stats_get(const quire__mover *mover, quire__mover_stats *stats)
 {
     *stats = mover->stats;
-    stats->in_flight = mover->offload.move_count + mover->restore.move_count;
+    stats->offloading = mover->offload.move_count;
+    stats->restoring = mover->restore.move_count;
+    stats->in_flight = stats->offloading + stats->restoring;
     stats->restore_block_us = mover->restore.block_us;
     stats->restore_wait_us = mover->restore.block_us * mover->restore.move_count;
 }

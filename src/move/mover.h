@@ -42,7 +42,7 @@ typedef struct quire__mover_stats {
     uint64_t offloads, offload_bytes, offload_failures;
     uint64_t restores, restore_bytes, restore_failures, checksum_failures;
     uint64_t late;      /* moves given up before they ended */
-    uint32_t in_flight; /* moves */
+    uint32_t in_flight, offloading, restoring; /* moves; in_flight is both */
     uint64_t copies;    /* enqueued: runs of blocks side by side in both tiers go as one */
     /* Restores as measured: a block's time once they flow, and how long a new one would wait for those in flight. 0: nothing
      * has been measured yet. */

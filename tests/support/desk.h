@@ -22,7 +22,7 @@ static inline quire__book_config small_config(uint32_t device_slots, uint32_t ho
 {
     return (quire__book_config){
         .block_tokens = BLOCK, .device_slots = device_slots, .host_slots = host_slots, .max_sequences = 8,
-        .max_seq_tokens = 64, .max_domains = 4, .event_capacity = 64, .hash_key = 5, .policy = "lru", .offload = true,
+        .max_seq_tokens = 64, .max_domains = 4, .event_capacity = 64, .hash_key = 5, .policy = "lru", .offload = QUIRE_OFFLOAD_WRITE_THROUGH,
         .allocator = quire__allocator_default,
     };
 }

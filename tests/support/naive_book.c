@@ -254,7 +254,11 @@ static bool evict(naive_book *book, int tier, int spare)
         return false;
     if (tier == DEVICE)
         book->stats.evictions_device++;
-    else
+    if (tier == DEVICE && book->config.offload >= QUIRE_OFFLOAD_WRITE_BACK && book->block[b].place[HOST] == NAIVE_NOWHERE) {
+        book->stats.offloads_missed++;
+        book->secured = book->looked_at = 0;
+    }
+    if (tier == HOST)
         book->stats.evictions_host++;
     lose(book, b, tier);
     return true;
@@ -394,10 +398,10 @@ static void take_shared(naive_book *book, int s, int b)
     book->seq[s].blocks[book->seq[s].count++] = b;
 }
 
-static void touch_host(naive_book *book, const naive_seq *seq)
+static void touch_host(naive_book *book, const int *blocks, int count)
 {
-    for (int i = seq->count - 1; i >= 0; i--) {
-        int b = seq->blocks[i];
+    for (int i = count - 1; i >= 0; i--) {
+        int b = blocks[i];
         if (book->block[b].place[HOST] == NAIVE_NOWHERE)
             continue;
         leave_order(book, HOST, b);
@@ -444,7 +448,7 @@ void naive_match(naive_book *book, int s, const int32_t *tokens, uint32_t count,
         }
     }
     if (book->plans > before)
-        touch_host(book, seq);
+        touch_host(book, seq->blocks, seq->count);
     book->stats.matches++;
     book->stats.match_tokens += count;
     book->stats.hit_tokens_device += hit->device;
@@ -509,7 +513,7 @@ void naive_truncate(naive_book *book, int s, uint32_t length)
 
 void naive_close(naive_book *book, int s)
 {
-    touch_host(book, &book->seq[s]);
+    touch_host(book, book->seq[s].blocks, book->seq[s].count);
     shorten(book, s, 0);
     book->seq[s].open = false;
     domain_left(book, book->seq[s].domain);
@@ -561,15 +565,16 @@ void naive_name(naive_book *book, int s, const int32_t *tokens)
     }
 }
 
-static bool offload(naive_book *book, const naive_seq *seq, int b)
+/* The last of a path whose other blocks the host has. */
+static bool offload(naive_book *book, const int *path, int count)
 {
-    int parent = book->block[b].parent;
+    int b = path[count - 1], parent = book->block[b].parent;
     if (in_flight(book, b, DEVICE))
         return false;
     if (!make_room(book, HOST, parent)) {
         if (parent == NAIVE_NONE || book->order[HOST][0] != parent)
             return false;
-        touch_host(book, seq);
+        touch_host(book, path, count - 1);
         if (!make_room(book, HOST, parent))
             return false;
     }
@@ -619,10 +624,10 @@ void naive_commit(naive_book *book, int s)
     uint32_t full = seq->length / size, most = 2 * (full - before);
     for (uint32_t i = before; i < full; i++)
         seal(book, s, (int)i);
-    for (uint32_t i = 0; i < full && most > 0 && book->config.offload && book->config.host_slots > 0; i++) {
+    for (uint32_t i = 0; i < full && most > 0 && book->config.offload == QUIRE_OFFLOAD_WRITE_THROUGH && book->config.host_slots > 0; i++) {
         if (book->block[seq->blocks[i]].place[HOST] != NAIVE_NOWHERE)
             continue;
-        if (!offload(book, seq, seq->blocks[i]))
+        if (!offload(book, seq->blocks, (int)i + 1))
             break;
         most--;
     }
@@ -643,6 +648,52 @@ void naive_cancel(naive_book *book, int s)
     seq->blocks[seq->count - 1] = seq->source;
     seq->source = NAIVE_NONE;
     let_go(book, copy);
+}
+
+/* ---- write-back ---------------------------------------------------------------------------------------------- */
+
+typedef enum outcome { PLANNED, NOT_NOW, NO_ROOM } outcome;
+
+static outcome offload_path(naive_book *book, int b, uint32_t *left)
+{
+    int path[NAIVE_LENGTH], count = 0;
+    for (int at = b; at != NAIVE_NONE; at = book->block[at].parent) {
+        memmove(path + 1, path, (size_t)count++ * sizeof(*path));
+        path[0] = at;
+    }
+    for (int i = 0; i < count; i++) {
+        if (book->block[path[i]].place[HOST] != NAIVE_NOWHERE)
+            continue;
+        if (book->block[path[i]].place[DEVICE] != NAIVE_RESIDENT || in_flight(book, path[i], DEVICE))
+            return NOT_NOW;
+        if (*left == 0 || !offload(book, path, i + 1))
+            return NO_ROOM;
+        --*left;
+    }
+    return PLANNED;
+}
+
+void naive_offload_ahead(naive_book *book, bool restoring)
+{
+    const quire__book_config *config = &book->config;
+    uint32_t low = restoring ? config->offload_low / 2 : config->offload_low, unused = free_slots(book, DEVICE);
+    uint32_t high = restoring ? low : config->offload_high, left = restoring ? config->offload_low / 8 : low;
+    uint64_t gone = book->stats.evictions_device - book->secured_at, in_order = (uint64_t)book->ordered[DEVICE];
+    if (config->offload < QUIRE_OFFLOAD_WRITE_BACK || config->host_slots == 0 ||
+        unused + (gone < book->secured ? book->secured - gone : 0) >= low)
+        return;
+    if (book->looked_at > 0 && book->looked_at == in_order && gone == 0)
+        return;
+    outcome ended = PLANNED;
+    uint64_t most = high - unused, seen = 0;
+    left = left > 0 ? left : 1;
+    book->secured = 0;
+    book->secured_at = book->stats.evictions_device;
+    for (; seen < most && seen < in_order && ended != NO_ROOM; seen++) {
+        ended = offload_path(book, book->order[DEVICE][seen], &left);
+        book->secured += ended == PLANNED;
+    }
+    book->looked_at = in_order < most && book->secured == in_order ? in_order : 0;
 }
 
 /* ---- moves, the whole ---------------------------------------------------------------------------------------- */

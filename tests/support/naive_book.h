@@ -75,6 +75,7 @@ typedef struct naive_book {
     } idle[NAIVE_DOMAINS];
     int idles;
     quire_stats stats;
+    uint64_t secured, secured_at, looked_at; /* of write-back: blocks found ready to go, and when */
 } naive_book;
 
 void naive_open(naive_book *book, const quire__book_config *config);
@@ -93,6 +94,7 @@ bool naive_reserve(naive_book *book, int seq, uint32_t count, uint32_t *moving);
 void naive_name(naive_book *book, int seq, const int32_t *tokens);
 void naive_commit(naive_book *book, int seq);
 void naive_cancel(naive_book *book, int seq);
+void naive_offload_ahead(naive_book *book, bool restoring);
 /* Answers move `index` and forgets it. */
 void naive_complete(naive_book *book, int index, bool ok);
 void naive_expire(naive_book *book, int index);

@@ -10,11 +10,15 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "quire/quire.h"
+
 typedef struct world_options {
     uint64_t seed;
     const char *device; /* NULL: "sim:<seed>" */
     uint32_t block_tokens, device_blocks, host_blocks;
     uint32_t operations;
+    const char *policy; /* NULL: the library's default */
+    quire_offload offload; /* 0: write-through */
     bool fail_copies;  /* some offloads and restores fail */
     bool late_copies;  /* copies that have not ended at the first look are given up, and end later */
     bool corrupt_host; /* some host blocks change behind the cache's back */
@@ -31,7 +35,7 @@ typedef struct world_options {
 typedef struct world_result {
     char failure[256]; /* empty: all bytes were right */
     uint64_t steps, tokens, restored_tokens, evictions, copies_on_write, restore_failures, checksum_failures,
-        deduplicated, offload_failures, late, resizes, ahead, lost;
+        deduplicated, offload_failures, late, resizes, ahead, lost, offloads, missed, declined;
 } world_result;
 
 /* Runs it to the end or to the first wrong byte. Returns true when nothing was wrong. */

@@ -1,0 +1,23 @@
+/* offload.h: which blocks are copied to the host tier, and when. */
+#ifndef QUIRE_OFFLOAD_H
+#define QUIRE_OFFLOAD_H
+
+#include "block/state.h"
+
+/* Working memory, and watermarks where the configuration leaves them to us. */
+quire_status quire__offload_open(quire__book *book);
+void quire__offload_close(quire__book *book);
+
+/* Write-through: plans the offload of what the host lacks of the chain's full blocks, `most` of them. */
+void quire__offload_chain(quire__book *book, quire__chain *chain, uint32_t most, quire__plan *plan);
+/* Write-back: plans the offload of what eviction will come to next. */
+void quire__offload_ahead(quire__book *book, bool restoring, quire__plan *plan);
+/* Write-back: a block leaves the device, and the host does not have it. */
+void quire__offload_missed(quire__book *book, uint32_t node);
+
+static inline bool quire__offload_is_ahead(const quire__book *book)
+{
+    return book->config.offload >= QUIRE_OFFLOAD_WRITE_BACK;
+}
+
+#endif
