@@ -1,12 +1,13 @@
 /* worth.c: admission to the host tier. A block is offloaded if the chance that it comes back while the host would hold it
  * is at least LEAST: the chance of not coming back in any of the bins of age that it would pass through meanwhile, by the
- * learner's hazards (learner.c). Of the first and the last bin it passes a part.
+ * learner's hazards (learner.c). Of the first and the last bin it passes a part. LEAST: ten blocks moved for one that is used;
+ * about there what the moves take is as much as what they save.
  */
 #include "block/worth.h"
 
 enum { BINS = QUIRE__LEARNER_BINS, JOINT_ROW = QUIRE__LEARNER_ROWS - QUIRE__LEARNER_KINDS };
 
-#define LEAST 0.02f
+#define LEAST 0.1f
 
 static float width(uint32_t bin)
 {

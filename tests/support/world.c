@@ -603,6 +603,8 @@ static bool world_open(world *w)
     o.host_bytes = block * options->host_blocks;
     o.offload = options->host_blocks == 0 ? QUIRE_OFFLOAD_NONE :
                 options->offload == QUIRE_OFFLOAD_NONE ? QUIRE_OFFLOAD_WRITE_THROUGH : options->offload;
+    if (options->seed % 2) /* so early that blocks are offloaded that have only just been written */
+        o.offload_low_blocks = options->device_blocks / 2;
     if (options->policy != NULL)
         o.policy = options->policy;
     o.max_sequences = MOST_SEQUENCES;
