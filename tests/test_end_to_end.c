@@ -112,7 +112,7 @@ static void every_byte_is_right_under_write_back_and_selective_too(void **state)
     world_result sum;
 
     (void)state;
-    run_seeds(seed_count(80), writing_back, &sum);
+    run_seeds(seed_count(60), writing_back, &sum);
     print_message("%llu offloads, %llu blocks evicted before, %llu not worth it\n", (unsigned long long)sum.offloads,
                   (unsigned long long)sum.missed, (unsigned long long)sum.declined);
     assert_true(sum.restored_tokens > 0 && sum.offloads > 0 && sum.missed > 0 && sum.declined > 0 && sum.late > 0);
