@@ -192,6 +192,8 @@ static void size_watermarks(quire_cache *cache)
     uint32_t step = options->max_step_tokens / options->block_tokens + 1, half = cache->device_slots / 2;
     uint32_t low = cache->device_slots / 16 > 2 * step ? cache->device_slots / 16 : 2 * step;
 
+    if (options->offload < QUIRE_OFFLOAD_WRITE_BACK)
+        return;
     if (options->offload_low_blocks == 0)
         options->offload_low_blocks = low < half / 2 ? low : half / 2;
     if (options->offload_low_blocks == 0 || options->offload_low_blocks > half)
@@ -345,7 +347,8 @@ static quire_status open_scratch(quire_cache *cache)
     void *memory;
 
     moves = moves > sealed ? moves : sealed;
-    moves = moves > options->offload_low_blocks ? moves : options->offload_low_blocks;
+    if (options->offload >= QUIRE_OFFLOAD_WRITE_BACK && options->offload_low_blocks > moves)
+        moves = options->offload_low_blocks;
     QUIRE__TRY(quire__plan_open(&cache->moves, &cache->allocator, groups * moves));
     QUIRE__TRY(quire__plan_open(&cache->step.plan, &cache->allocator, groups * options->max_sequences));
     QUIRE__TRY(quire__memory_take(&cache->allocator, options->max_sequences, sizeof(quire__face), "sequences",
