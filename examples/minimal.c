@@ -10,7 +10,7 @@ int main(void)
 {
     static float qkv[40][8], out[40][8]; /* a real model computes Q, K and V from its weights */
     quire_tensor in = {qkv, QUIRE_DTYPE_F32, 1, 8, 8}, result = {out, QUIRE_DTYPE_F32, 1, 8, 8};
-    quire_group group = {1, 1, 8, 1, QUIRE_DTYPE_F32, NULL, 0, 0}; /* 1 layer, 1 head of 8 elements */
+    static quire_group group; /* of zeros */
     int32_t prompt[40] = {0};
     quire_options options;
     quire_cache *cache;
@@ -19,6 +19,9 @@ int main(void)
     quire_hit hit;
 
     TRY(quire_options_init(&options, sizeof(options)));
+    group.layers = group.kv_heads = 1;
+    group.head_dim = 8;
+    group.dtype = QUIRE_DTYPE_F32;
     options.device = "host";
     options.groups = &group;
     options.group_count = 1;
