@@ -546,6 +546,39 @@ static void a_policy_may_keep_blocks_from_the_host(void **state)
     }
 }
 
+/* Blocks that a call plans to offload with so many free ones left in an arena of 40, the low watermark being 16. */
+static uint32_t planned_with_free(uint32_t unused, bool restoring)
+{
+    desk d;
+    quire__book_config config = config_of("lru", 40, 100);
+    config.offload = QUIRE_OFFLOAD_WRITE_BACK;
+    config.offload_low = 16;
+    config.offload_high = 20;
+    open_desk(&d, &config);
+    for (uint32_t i = 0, left = 40 - unused; left > 0; i++) {
+        uint32_t seq = open_seq(&d, 0), count = left < 12 ? left : 12;
+        add(&d, seq, document((int32_t)i), count);
+        quire__book_seq_close(d.book, seq);
+        left -= count;
+    }
+    assert_int_equal(d.plan.count, 0);
+    quire__book_offload_ahead(d.book, restoring, &d.plan);
+    uint32_t planned = d.plan.count;
+    answer(&d, true);
+    close_desk(&d);
+    return planned;
+}
+
+static void offloads_wait_for_restores_until_half_the_low_watermark_is_used_up(void **state)
+{
+    (void)state;
+    assert_int_equal(planned_with_free(16, false), 0); /* enough is free */
+    assert_int_equal(planned_with_free(15, false), 12); /* five are wanted, and whole paths are taken, parents first */
+    assert_int_equal(planned_with_free(8, true), 0);
+    assert_int_equal(planned_with_free(7, true), 2); /* an eighth of the low watermark */
+    assert_int_equal(planned_with_free(7, false), 16);
+}
+
 static void a_program_may_bring_its_own_policy(void **state)
 {
     (void)state;
@@ -685,6 +718,7 @@ int main(void)
         cmocka_unit_test(what_a_domain_leaves_behind_goes_first_when_its_time_is_over),
         cmocka_unit_test(what_nobody_will_ask_for_goes_first),
         cmocka_unit_test(a_program_may_bring_its_own_policy),
+        cmocka_unit_test(offloads_wait_for_restores_until_half_the_low_watermark_is_used_up),
         cmocka_unit_test(a_policy_may_keep_blocks_from_the_host),
         cmocka_unit_test(the_learned_policy_beats_lru_where_lru_is_bad_and_is_near_it_elsewhere),
         cmocka_unit_test(a_policy_takes_its_memory_at_open_and_no_more_than_documented),
