@@ -24,7 +24,6 @@ enum { QUIRE__SECTIONS_MOST = 256 };
 /* Tests only: drop one protection, to prove that the tests would see it missing. */
 typedef enum quire__cache_hole {
     QUIRE__CACHE_HOLE_NONE = 0,
-    QUIRE__CACHE_HOLE_RESTORES_FIRST = 2, /* offload without regard to restores and offloads under way */
     QUIRE__CACHE_HOLE_UNMAP = 1 /* give a section's memory back without waiting for what may touch it */
 } quire__cache_hole;
 

@@ -397,10 +397,9 @@ static void offload_ahead(quire_cache *cache)
     if (cache->options.offload < QUIRE_OFFLOAD_WRITE_BACK)
         return;
     quire__mover_stats_get(cache->mover, &moved);
-    if (moved.offloading > 0 && !(cache->holes & QUIRE__CACHE_HOLE_RESTORES_FIRST))
+    if (moved.offloading > 0)
         return;
-    bool restoring = moved.restoring > 0 && !(cache->holes & QUIRE__CACHE_HOLE_RESTORES_FIRST);
-    quire__book_offload_ahead(cache->book, restoring, &cache->moves);
+    quire__book_offload_ahead(cache->book, moved.restoring > 0, &cache->moves);
     quire__cache_start_moves(cache);
 }
 
