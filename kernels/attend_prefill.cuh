@@ -71,27 +71,14 @@ __device__ __forceinline__ void copy_rows(unsigned char *to, const unsigned char
     qk_cp_async_commit();
 }
 
-/* Eight codes as values in f16; `scales`: of their row, NULL if there are none. */
-template <quire_dtype CACHE>
-__device__ __forceinline__ void widen_eight(uint32_t (&pairs)[4], const unsigned char *raw, const unsigned char *scales,
-                                            int column)
+/* Eight codes of 8 bits as f16. */
+template <quire_dtype CACHE> __device__ __forceinline__ void widen_eight(uint32_t (&pairs)[4], const unsigned char *raw)
 {
-    if constexpr (CACHE == QUIRE_DTYPE_INT4) {
-        const uint32_t run = scales ? reinterpret_cast<const uint32_t *>(scales)[column / INT4_RUN] : 0;
-        int4_word(*reinterpret_cast<const uint32_t *>(raw), run, column % INT4_RUN / INT4_GROUP, pairs);
-    } else {
-        const uint2 codes = *reinterpret_cast<const uint2 *>(raw);
-        uint32_t low[2], high[2];
-        unpack_f16<CACHE>(codes.x, low);
-        unpack_f16<CACHE>(codes.y, high);
-        pairs[0] = low[0], pairs[1] = low[1], pairs[2] = high[0], pairs[3] = high[1];
-        if (scales) {
-            const uint32_t scale = *reinterpret_cast<const unsigned short *>(scales) * 0x10001u;
-            QK_UNROLL
-            for (int pair = 0; pair < 4; pair++)
-                pairs[pair] = qk_mul_f16x2(pairs[pair], scale);
-        }
-    }
+    const uint2 codes = *reinterpret_cast<const uint2 *>(raw);
+    uint32_t low[2], high[2];
+    unpack_f16<CACHE>(codes.x, low);
+    unpack_f16<CACHE>(codes.y, high);
+    pairs[0] = low[0], pairs[1] = low[1], pairs[2] = high[0], pairs[3] = high[1];
 }
 
 /* Rows of codes, `raw` one behind the other, to f16 rows. Scales in the page: those of row r start at
@@ -100,13 +87,26 @@ template <quire_dtype CACHE, int DIM, int ROWS, int ROW_BYTES, int PITCH>
 __device__ __forceinline__ void widen_rows(unsigned char *to, const unsigned char *raw, const unsigned char *head,
                                            const int64_t *scale_rows, bool scaled)
 {
-    QK_UNROLL_BY(CACHE == QUIRE_DTYPE_INT4 ? 2 : 4) /* what registers there are */
+    QK_UNROLL_BY(CACHE == QUIRE_DTYPE_INT4 ? 1 : 4) /* what registers there are */
     for (int i = static_cast<int>(threadIdx.x); i < ROWS * DIM / 8; i += PREFILL_THREADS) {
         const int row = i / (DIM / 8), column = i % (DIM / 8) * 8;
         uint32_t pairs[4];
-        const int64_t at = scaled ? scale_rows[row] : NO_ROW;
-        widen_eight<CACHE>(pairs, raw + row * ROW_BYTES + column * code_bits<CACHE> / 8,
-                           at != NO_ROW ? head + at : NULL, column);
+        const unsigned char *codes = raw + row * ROW_BYTES + column * code_bits<CACHE> / 8;
+        if constexpr (CACHE == QUIRE_DTYPE_INT4) {
+            const int64_t at = scale_rows[row];
+            const uint32_t run = at == NO_ROW ? 0u : reinterpret_cast<const uint32_t *>(head + at)[column / INT4_RUN];
+            int4_word(*reinterpret_cast<const uint32_t *>(codes), run, column % INT4_RUN / INT4_GROUP, pairs);
+        } else {
+            widen_eight<CACHE>(pairs, codes);
+            if (scaled) {
+                const int64_t at = scale_rows[row];
+                const uint32_t scale =
+                    at == NO_ROW ? 0u : *reinterpret_cast<const unsigned short *>(head + at) * 0x10001u;
+                QK_UNROLL
+                for (int pair = 0; pair < 4; pair++)
+                    pairs[pair] = qk_mul_f16x2(pairs[pair], scale);
+            }
+        }
         store16(to + row * PITCH + column * 2, make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]));
     }
 }
