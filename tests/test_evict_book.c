@@ -701,7 +701,7 @@ static void a_policy_takes_its_memory_at_open_and_no_more_than_documented(void *
         uint64_t random = 1;
         (void)zipf(&d, &random);
         assert_true(taken == at_open);
-        assert_true(at_open < (strcmp(policies[p], "learned") == 0 ? 4200 : 0) * (size_t)1024 + (1 << 17));
+        assert_true(at_open < (strcmp(policies[p], "learned") == 0 ? 4900 : 0) * (size_t)1024 + (1 << 17));
         close_desk(&d);
     }
 }

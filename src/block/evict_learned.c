@@ -2,27 +2,33 @@
  *
  *    path let go -> each block gets a kind; the last one, if nothing is below it, joins the list of its (kind, age bin)
  *
- *    cells     kind 3, bin 0:  leaf <-> leaf         ranked by index, once in a while     bitmap of the ranks whose list
- *              kind 3, bin 7:  leaf                  for all of them together             is not empty
- *              kind 8, bin 2:  leaf <-> leaf <-> leaf
+ *    cells     kind 3, bin 0:  leaf <-> leaf           in the bucket of what its        bitmap of the buckets that
+ *              kind 3, bin 7:  leaf                    least leaf is worth: 64 an       are not empty
+ *              kind 8, bin 2:  leaf <-> leaf <-> leaf  octave
  *
- * A victim is the oldest of the first list by rank: the exact minimum over everything, found by two scans for a set bit.
- * Blocks age from bin to bin: the oldest of each list are moved on when time has passed, before anything is asked.
+ * A victim is the least leaf of the first cell of the lowest bucket, found by two scans for a set bit. The least of a cell
+ * is the oldest; where blocks are worth more the older they are, the youngest. What a leaf is worth follows from its exact
+ * age. A cell finds its bucket when its least leaf changes, and when it is looked at: each request looks at the next few
+ * cells in turn, and moves on those of their blocks that have reached the next bin.
  *
- * A kind is what is known when a block is let go: whether the engine said that the turn has ended; how many turns the
- * conversation has had; the block's place (the last, found in the cache, or new); how much the conversation has grown in
- * this turn, beside what is usual; how long it had been since the turn before. Turns are counted by marks: the last two blocks of a sequence carry the number
- * of its turn, and a sequence that has a mark in its path is the next turn of that conversation (and takes the mark away,
- * so that a prefix that many share is not taken for a conversation). A mark survives the eviction of its block, by key.
+ * A kind is what is known when a block is let go: whether the engine said that the turn has ended; the block's place (the
+ * last, found in the cache, or new); how much the conversation has grown in this turn, beside what is usual; how long it had been
+ * since the turn before; how often the block has been used. Turns are found by marks: the last two blocks of a
+ * sequence are marked, and a sequence that has a mark in its path is the next turn of that conversation (and takes
+ * the mark away, so that a prefix that many share is not taken for a conversation). A mark survives the eviction of its
+ * block, by key. Uses of a block that was evicted are known from the learner's samples: a block has been used
+ * at least as often as one below it, so the samples of a path say enough.
  *
  * Invariants
  *  1. In the lists are exactly the blocks of the order without children: `listed` says so. A block joins when it is let
  *     go last of its path, or when its last child is dropped; so whoever is named as the victim is a leaf.
- *  2. The bit of a rank is set when the list of its cell is not empty.
- *  3. Within a list blocks are about in the order of their last use: a parent that joins is as old as the oldest or
- *     older, or goes to the recent end, where it ages at most a bin late.
+ *  2. A cell is in a bucket when its list is not empty, and the bit of a bucket is set when it has a cell.
+ *  3. Within a list blocks are in the order of their last use, but for one that has joined after PASSED younger ones: it
+ *     is at most a bin late when it ages.
  */
 #include "block/evict_learned.h"
+
+#include <string.h>
 
 #include "base/check.h"
 #include "base/status.h"
@@ -33,18 +39,21 @@
 
 enum {
     BINS = QUIRE__LEARNER_BINS,
-    CELLS = QUIRE__LEARNER_CELLS,
-    WORDS = (CELLS + 63) / 64,
-    TOPS = (WORDS + 63) / 64,
+    CELLS = QUIRE__LEARNER_KINDS * BINS,
+    CELL_WORDS = (CELLS + 63) / 64,
+    BUCKETS = 4096, /* 64 an octave, from 2^-48 to 2^16 a ms */
+    BUCKET_WORDS = BUCKETS / 64,
     MARK_SETS = 16384, /* of four marks that outlived their block */
     MARK_WAYS = 4,
-    BUSY_TRIES = 8,      /* victims passed over because a copy has them */
-    LEAST_EVENTS = 256, /* evictions between two rankings: few at first, then many */
-    MOST_EVENTS = 65536,
-    TICK = 16 /* ms */
+    BUSY_TRIES = 8, /* victims passed over because a copy has them */
+    LOOKED_AT = 256, /* cells, for each request */
+    MOST_USES = 255,
+    PASSED = 64,     /* younger blocks that one passes on its way into a list */
+    MOVED = 16       /* blocks of a cell that move on when it is looked at */
 };
 
 enum { IN = 1, LISTED = 2, FOUND = 4 };
+enum { ENDED, PLACE, GROWTH, USES, GAP }; /* the features, in the order of the learner's tree */
 
 typedef struct entry {
     uint64_t key; /* of the block and all before it; 0: not worked out */
@@ -52,113 +61,180 @@ typedef struct entry {
     uint32_t used; /* ms */
     uint16_t kind;
     uint8_t bin, flags;
-    uint8_t turn; /* a mark; 0: none */
+    uint8_t uses;
+    bool marked; /* of the last two of a sequence */
 } entry;
+
+/* Leaves of a kind and a bin of age. */
+typedef struct cell {
+    uint32_t oldest, newest;
+    uint32_t before, after; /* in its bucket */
+    uint32_t bucket;
+} cell;
 
 typedef struct learned {
     quire__allocator allocator;
     quire_policy_tree tree;
     entry *entries;
-    uint32_t *oldest, *newest; /* of a cell */
-    uint64_t *marks;           /* [MARK_SETS][MARK_WAYS]: key above 8 bits of turn, the newest first */
-    uint64_t words[WORDS], tops[TOPS];
+    cell *cells;
+    uint64_t *marks; /* [MARK_SETS][MARK_WAYS]: key, time, and a 1; the newest first */
+    uint32_t bucket[BUCKETS]; /* its first cell */
+    uint64_t filled[BUCKET_WORDS], tops; /* buckets with a cell; words of `filled` with a bit */
+    uint64_t lively[CELL_WORDS]; /* cells with a leaf */
+    uint32_t looked; /* the word of `lively` to look at next */
     uint32_t count, ticked;
-    uint64_t events, next_rank;
     float growth; /* log2 of what sequences grow by, on average */
     quire__learner learner;
 } learned;
 
+/* ---- buckets ------------------------------------------------------------------------------------------------- */
+
+static uint32_t bucket_of(float worth)
+{
+    uint32_t bits;
+    memcpy(&bits, &worth, sizeof(bits)); /* not negative: its bits are in the order of its value */
+    const uint32_t least = (127u - 48) << 6;
+    uint32_t step = bits >> 17;
+    return step < least ? 0 : step - least < BUCKETS ? step - least : BUCKETS - 1;
+}
+
+static void leave_bucket(learned *p, uint32_t at)
+{
+    cell *own = &p->cells[at];
+    if (own->before == QUIRE__NONE)
+        p->bucket[own->bucket] = own->after;
+    else
+        p->cells[own->before].after = own->after;
+    if (own->after != QUIRE__NONE)
+        p->cells[own->after].before = own->before;
+    if (p->bucket[own->bucket] == QUIRE__NONE) {
+        p->filled[own->bucket / 64] &= ~(UINT64_C(1) << own->bucket % 64);
+        if (p->filled[own->bucket / 64] == 0)
+            p->tops &= ~(UINT64_C(1) << own->bucket / 64);
+    }
+    own->bucket = QUIRE__NONE;
+}
+
+static void join_bucket(learned *p, uint32_t at, uint32_t bucket)
+{
+    cell *own = &p->cells[at];
+    own->bucket = bucket;
+    own->before = QUIRE__NONE;
+    own->after = p->bucket[bucket];
+    if (own->after != QUIRE__NONE)
+        p->cells[own->after].before = at;
+    p->bucket[bucket] = at;
+    p->filled[bucket / 64] |= UINT64_C(1) << bucket % 64;
+    p->tops |= UINT64_C(1) << bucket / 64;
+}
+
+static uint32_t age_of(const learned *p, uint32_t node)
+{
+    return p->ticked - p->entries[node].used;
+}
+
+/* Whether blocks of the cell are worth more the older they are. */
+static bool rising(const learned *p, uint32_t at)
+{
+    const float *worth = &p->learner.kinds[at / BINS].worth[at % BINS];
+    return worth[1] > worth[0];
+}
+
+/* The cell's least leaf has changed, or what it is worth. */
+static void place_cell(learned *p, uint32_t at)
+{
+    cell *own = &p->cells[at];
+    uint32_t bucket = QUIRE__NONE;
+    if (own->oldest != QUIRE__NONE) {
+        uint32_t age = age_of(p, rising(p, at) ? own->newest : own->oldest), from = quire__learner_edge(at % BINS);
+        bucket = bucket_of(quire__learner_worth(&p->learner, at / BINS, at % BINS, age > from ? age : from));
+    }
+    if (bucket == own->bucket)
+        return;
+    if (own->bucket != QUIRE__NONE)
+        leave_bucket(p, at);
+    if (bucket != QUIRE__NONE)
+        join_bucket(p, at, bucket);
+}
+
 /* ---- lists --------------------------------------------------------------------------------------------------- */
-
-static void mark_rank(learned *p, uint32_t cell)
-{
-    uint32_t rank = p->learner.rank[cell];
-    p->words[rank / 64] |= UINT64_C(1) << rank % 64;
-    p->tops[rank / 4096] |= UINT64_C(1) << rank / 64 % 64;
-}
-
-static void clear_rank(learned *p, uint32_t cell)
-{
-    uint32_t rank = p->learner.rank[cell];
-    p->words[rank / 64] &= ~(UINT64_C(1) << rank % 64);
-    if (p->words[rank / 64] == 0)
-        p->tops[rank / 4096] &= ~(UINT64_C(1) << rank / 64 % 64);
-}
 
 static void list(learned *p, uint32_t node, uint32_t bin)
 {
     entry *own = &p->entries[node];
-    uint32_t cell = own->kind * (uint32_t)BINS + bin, oldest = p->oldest[cell];
+    const uint32_t at = own->kind * (uint32_t)BINS + bin;
+    cell *cell = &p->cells[at];
     QUIRE__ASSERT((own->flags & (IN | LISTED)) == IN);
     own->bin = (uint8_t)bin;
     own->flags |= LISTED;
-    if (oldest == QUIRE__NONE) {
+    if (cell->oldest == QUIRE__NONE) {
         own->older = own->newer = QUIRE__NONE;
-        p->oldest[cell] = p->newest[cell] = node;
-        mark_rank(p, cell);
-    } else if ((int32_t)(own->used - p->entries[oldest].used) <= 0) {
+        cell->oldest = cell->newest = node;
+        p->lively[at / 64] |= UINT64_C(1) << at % 64;
+    } else if ((int32_t)(own->used - p->entries[cell->oldest].used) <= 0) {
         own->older = QUIRE__NONE;
-        own->newer = oldest;
-        p->entries[oldest].older = p->oldest[cell] = node;
+        own->newer = cell->oldest;
+        p->entries[cell->oldest].older = node;
+        cell->oldest = node;
     } else {
-        own->newer = QUIRE__NONE;
-        own->older = p->newest[cell];
-        p->entries[own->older].newer = p->newest[cell] = node;
+        uint32_t older = cell->newest;
+        for (uint32_t i = 0; i < PASSED && (int32_t)(own->used - p->entries[older].used) < 0; i++)
+            older = p->entries[older].older;
+        own->older = older;
+        own->newer = p->entries[older].newer;
+        p->entries[older].newer = node;
+        if (own->newer == QUIRE__NONE)
+            cell->newest = node;
+        else
+            p->entries[own->newer].older = node;
     }
+    if (node == (rising(p, at) ? cell->newest : cell->oldest))
+        place_cell(p, at);
 }
 
 static void unlist(learned *p, uint32_t node)
 {
     entry *own = &p->entries[node];
-    uint32_t cell = own->kind * (uint32_t)BINS + own->bin;
+    const uint32_t at = own->kind * (uint32_t)BINS + own->bin;
+    cell *cell = &p->cells[at];
     own->flags &= (uint8_t)~LISTED;
     if (own->older == QUIRE__NONE)
-        p->oldest[cell] = own->newer;
+        cell->oldest = own->newer;
     else
         p->entries[own->older].newer = own->newer;
     if (own->newer == QUIRE__NONE)
-        p->newest[cell] = own->older;
+        cell->newest = own->older;
     else
         p->entries[own->newer].older = own->older;
-    if (p->oldest[cell] == QUIRE__NONE)
-        clear_rank(p, cell);
+    if (cell->oldest == QUIRE__NONE)
+        p->lively[at / 64] &= ~(UINT64_C(1) << at % 64);
+    if (own->older == QUIRE__NONE || own->newer == QUIRE__NONE)
+        place_cell(p, at);
 }
 
-static void rank_anew(learned *p)
+static void look_at(learned *p, uint32_t at)
 {
-    quire__learner_rank(&p->learner);
-    for (uint32_t i = 0; i < WORDS; i++)
-        p->words[i] = 0;
-    for (uint32_t i = 0; i < TOPS; i++)
-        p->tops[i] = 0;
-    for (uint32_t rank = 0; rank < p->learner.ranked; rank++) {
-        if (p->oldest[p->learner.at[rank]] != QUIRE__NONE)
-            mark_rank(p, p->learner.at[rank]);
+    const uint32_t bin = at % BINS;
+    if (bin + 1 < BINS) {
+        uint32_t edge = quire__learner_edge(bin + 1), node;
+        for (uint32_t i = 0; i < MOVED && (node = p->cells[at].oldest) != QUIRE__NONE && age_of(p, node) >= edge; i++) {
+            unlist(p, node);
+            list(p, node, quire__learner_bin(age_of(p, node)));
+        }
     }
-    uint64_t pause = p->events / 8;
-    pause = pause < LEAST_EVENTS ? LEAST_EVENTS : pause;
-    p->next_rank = p->events + (pause < MOST_EVENTS ? pause : MOST_EVENTS);
+    place_cell(p, at);
 }
 
-/* The oldest of each list move on to the bins that they have reached. */
+/* Time has passed: the next cells in turn are looked at, once around at most. */
 static void age(learned *p, uint32_t now)
 {
-    if (now - p->ticked < TICK)
-        return;
     p->ticked = now;
     quire__learner_advance(&p->learner, now);
-    for (uint32_t word = 0; word < WORDS; word++) {
-        for (uint64_t bits = p->words[word]; bits; bits &= bits - 1) {
-            uint32_t cell = p->learner.at[word * 64 + (uint32_t)__builtin_ctzll(bits)], bin = cell % BINS;
-            if (bin == BINS - 1)
-                continue;
-            uint32_t edge = quire__learner_edge(bin + 1);
-            for (uint32_t node = p->oldest[cell]; node != QUIRE__NONE && now - p->entries[node].used >= edge;
-                 node = p->oldest[cell]) {
-                unlist(p, node);
-                list(p, node, quire__learner_bin(now - p->entries[node].used));
-            }
-        }
+    uint32_t left = LOOKED_AT, words = (p->learner.kind_count * BINS + 63) / 64;
+    for (uint32_t i = 0; i < words && left > 0; i++) {
+        p->looked = p->looked + 1 < words ? p->looked + 1 : 0;
+        for (uint64_t bits = p->lively[p->looked]; bits; bits &= bits - 1, left -= left > 0)
+            look_at(p, p->looked * 64 + (uint32_t)__builtin_ctzll(bits));
     }
 }
 
@@ -170,55 +246,47 @@ static uint64_t key_below(const learned *p, uint32_t parent, uint32_t node)
     return quire__policy_key(above, p->tree.stamp(p->tree.self, node));
 }
 
-static void keep_mark(learned *p, uint64_t key, uint8_t turn, uint32_t used)
+static void keep_mark(learned *p, uint64_t key, uint32_t used)
 {
     uint64_t *set = &p->marks[(key >> 40) % MARK_SETS * MARK_WAYS];
     for (int i = MARK_WAYS - 1; i > 0; i--)
         set[i] = set[i - 1];
-    set[0] = key << 32 | (uint64_t)(used >> 6 & 0xffffff) << 8 | turn;
+    set[0] = key << 32 | (uint64_t)(used >> 6 & 0xffffff) << 8 | 1;
 }
 
-static uint8_t take_mark(learned *p, uint64_t key, uint32_t *used)
+static bool take_mark(learned *p, uint64_t key, uint32_t *used)
 {
     uint64_t *set = &p->marks[(key >> 40) % MARK_SETS * MARK_WAYS];
     for (int i = 0; i < MARK_WAYS; i++) {
         if (set[i] != 0 && set[i] >> 32 == (key & UINT32_MAX)) {
             *used = (uint32_t)(set[i] >> 8 & 0xffffff) << 6;
-            uint8_t turn = (uint8_t)set[i];
             set[i] = 0;
-            return turn;
+            return true;
         }
     }
-    return 0;
+    return false;
 }
 
-/* The turn that the conversation has had before, and `*end` blocks of the path before its mark's end. */
-static uint8_t find_turn(learned *p, const uint32_t *path, uint32_t count, uint32_t *end, uint32_t *used)
+/* How many blocks of the path its conversation had after its last turn, and when that was. 0: it is the first turn. */
+static uint32_t find_mark(learned *p, const uint32_t *path, uint32_t count, uint32_t *used)
 {
     for (uint32_t i = count; i-- > 0;) {
         entry *own = &p->entries[path[i]];
-        uint8_t turn = own->turn;
+        bool marked = own->marked;
         *used = own->used;
-        if (!turn && !(own->flags & FOUND))
-            turn = take_mark(p, own->key, used);
-        own->turn = 0;
-        if (turn) {
+        if (!marked && !(own->flags & FOUND))
+            marked = take_mark(p, own->key, used);
+        own->marked = false;
+        if (marked) {
             if (i > 0)
-                p->entries[path[i - 1]].turn = 0;
-            *end = i + 1;
-            return turn;
+                p->entries[path[i - 1]].marked = false;
+            return i + 1;
         }
     }
-    *end = 0;
     return 0;
 }
 
 /* ---- kinds --------------------------------------------------------------------------------------------------- */
-
-static uint32_t turn_class(uint32_t turn)
-{
-    return turn < 3 ? turn : turn <= 6 ? 3 : 4;
-}
 
 static float log2_of(uint32_t value)
 {
@@ -240,22 +308,41 @@ static uint32_t gap_class(uint32_t gap)
     return bin < 9 ? 0 : bin < 30 ? (bin - 9) / 3 : 7;
 }
 
-static uint32_t kind_of(uint32_t ended, uint32_t turn, uint32_t place, uint32_t gap, uint32_t growth)
+/* Six classes of how often a block has been used before. */
+static uint32_t uses_class(uint32_t uses)
 {
-    return (((ended * QUIRE__LEARNER_TURNS + turn) * QUIRE__LEARNER_PLACES + place) * QUIRE__LEARNER_GROWTHS + growth) *
-           QUIRE__LEARNER_GAPS + gap;
+    return uses < 4 ? uses : uses < 8 ? 4 : 5;
 }
 
 static void set_kind(learned *p, entry *own, uint32_t kind, uint32_t now)
 {
-    if (!p->learner.seen[kind]) {
-        p->learner.seen[kind] = true;
-        rank_anew(p);
-    }
     own->kind = (uint16_t)kind;
     own->used = now;
     own->flags = IN | FOUND;
+    if (own->uses < MOST_USES)
+        own->uses++;
     p->count++;
+}
+
+/* Keys of a path, and how often those of its blocks that are new have been used: as often as one below them, at least. */
+static void know(learned *p, const uint32_t *path, uint32_t count)
+{
+    uint32_t parent = p->tree.parent(p->tree.self, path[0]);
+    for (uint32_t i = 0; i < count; parent = path[i], i++) {
+        if (p->entries[path[i]].key == 0)
+            p->entries[path[i]].key = key_below(p, parent, path[i]);
+    }
+    uint32_t below = 0;
+    for (uint32_t i = count; i-- > 0;) {
+        entry *own = &p->entries[path[i]];
+        if (own->flags & FOUND)
+            return;
+        if (quire__learner_follows(&p->learner, own->key)) {
+            uint32_t uses = quire__learner_uses(&p->learner, own->key);
+            below = uses > below ? uses : below;
+        }
+        own->uses = (uint8_t)below;
+    }
 }
 
 /* ---- the policy ---------------------------------------------------------------------------------------------- */
@@ -270,25 +357,25 @@ static void learned_insert(void *state, const uint32_t *path, uint32_t count, co
     learned *p = state;
     const uint32_t now = clock_of(use);
     age(p, now);
-    if (p->events >= p->next_rank)
-        rank_anew(p);
-
-    uint32_t parent = p->tree.parent(p->tree.self, path[0]);
-    for (uint32_t i = 0; i < count; parent = path[i], i++) {
-        if (p->entries[path[i]].key == 0)
-            p->entries[path[i]].key = key_below(p, parent, path[i]);
-    }
+    know(p, path, count);
     const bool whole = use->blocks >= count && use->blocks > 0;
     const uint32_t above = whole ? use->blocks - count : 0;
-    uint32_t end = 0, last_used = 0, turn = whole ? find_turn(p, path, count, &end, &last_used) : 0;
-    uint32_t gap = turn ? 1 + gap_class(now - last_used) : 0;
-    uint32_t growth = whole ? growth_class(p, count - end) : 0;
+    uint32_t last_used = 0, end = whole ? find_mark(p, path, count, &last_used) : 0;
     const bool useless = use->hints & QUIRE_HINT_NO_REUSE; /* as if it had been there for long: taken at its word */
-    uint32_t ended = use->hints & QUIRE_HINT_TURN_ENDED ? 1 : 0, followed = 0;
+    uint8_t features[QUIRE__LEARNER_FEATURES] = {
+        [ENDED] = use->hints & QUIRE_HINT_TURN_ENDED ? 1 : 0,
+        [GROWTH] = (uint8_t)(whole ? growth_class(p, count - end) : 0),
+        [GAP] = (uint8_t)(end ? 1 + gap_class(now - last_used) : 0)};
+    uint32_t followed = 0, kind = 0;
     for (uint32_t i = 0; i < count; i++) {
         entry *own = &p->entries[path[i]];
         bool hit = (own->flags & FOUND) || above + i < use->matched;
-        uint32_t kind = kind_of(ended, turn_class(turn), whole && i + 1 == count ? 2 : hit, gap, growth);
+        uint8_t place = whole && i + 1 == count ? 2 : hit, uses = (uint8_t)uses_class(own->uses);
+        if (i == 0 || place != features[PLACE] || uses != features[USES]) {
+            features[PLACE] = place;
+            features[USES] = uses;
+            kind = quire__learner_kind(&p->learner, features);
+        }
         set_kind(p, own, kind, useless && !hit ? now - quire__learner_edge(BINS - 1) : now);
         if (quire__learner_follows(&p->learner, own->key)) {
             quire__learner_use(&p->learner, own->key, kind, now);
@@ -297,9 +384,9 @@ static void learned_insert(void *state, const uint32_t *path, uint32_t count, co
     }
     quire__learner_path(&p->learner, followed);
     for (uint32_t i = count > 2 ? count - 2 : 0; whole && i < count; i++)
-        p->entries[path[i]].turn = (uint8_t)(turn < 255 ? turn + 1 : 255);
+        p->entries[path[i]].marked = true;
     if (p->tree.children(p->tree.self, path[count - 1]) == 0)
-        list(p, path[count - 1], quire__learner_bin(now - p->entries[path[count - 1]].used));
+        list(p, path[count - 1], quire__learner_bin(age_of(p, path[count - 1])));
 }
 
 static void learned_insert_below(void *state, uint32_t node, uint32_t above, const quire_policy_use *use)
@@ -309,15 +396,19 @@ static void learned_insert_below(void *state, uint32_t node, uint32_t above, con
     if (p->entries[above].flags & LISTED)
         unlist(p, above);
     own->key = key_below(p, above, node);
-    own->turn = 0;
-    set_kind(p, own, kind_of(0, 0, 0, 0, 0), clock_of(use));
+    own->marked = false;
+    own->uses = 0;
+    p->ticked = clock_of(use);
+    const uint8_t features[QUIRE__LEARNER_FEATURES] = {0};
+    set_kind(p, own, quire__learner_kind(&p->learner, features), p->ticked);
     list(p, node, 0);
 }
 
 static void learned_take(void *state, const uint32_t *path, uint32_t count, uint64_t now)
 {
     learned *p = state;
-    (void)now;
+    if (p->ticked != (uint32_t)(now / 1000)) /* evictions follow, and go by ages of now */
+        age(p, (uint32_t)(now / 1000));
     QUIRE__ASSERT(p->count >= count);
     for (uint32_t i = 0; i < count; i++) {
         if (p->entries[path[i]].flags & LISTED)
@@ -327,23 +418,47 @@ static void learned_take(void *state, const uint32_t *path, uint32_t count, uint
     p->count -= count;
 }
 
+/* A parent of the same kind and age takes its child's place in the list: what the cell is worth does not change. */
+static void inherit(learned *p, uint32_t parent, uint32_t node)
+{
+    entry *own = &p->entries[parent], *child = &p->entries[node];
+    cell *cell = &p->cells[own->kind * (uint32_t)BINS + child->bin];
+    own->older = child->older;
+    own->newer = child->newer;
+    own->bin = child->bin;
+    own->flags |= LISTED;
+    if (own->older == QUIRE__NONE)
+        cell->oldest = parent;
+    else
+        p->entries[own->older].newer = parent;
+    if (own->newer == QUIRE__NONE)
+        cell->newest = parent;
+    else
+        p->entries[own->newer].older = parent;
+}
+
 static void learned_drop(void *state, uint32_t node)
 {
     learned *p = state;
     entry *own = &p->entries[node];
     QUIRE__ASSERT(own->flags & IN);
-    if (own->flags & LISTED)
+    uint32_t parent = p->tree.parent(p->tree.self, node);
+    if (parent != QUIRE_NO_BLOCK && ((p->entries[parent].flags & (IN | LISTED)) != IN ||
+                                     p->tree.children(p->tree.self, parent) != 1))
+        parent = QUIRE_NO_BLOCK; /* it does not become a leaf */
+    if (own->flags & LISTED && parent != QUIRE_NO_BLOCK && p->entries[parent].kind == own->kind &&
+        p->entries[parent].used == own->used) {
+        inherit(p, parent, node);
+        parent = QUIRE_NO_BLOCK;
+    } else if (own->flags & LISTED) {
         unlist(p, node);
-    if (own->turn)
-        keep_mark(p, own->key, own->turn, own->used);
+    }
+    if (own->marked)
+        keep_mark(p, own->key, own->used);
     *own = (entry){0};
     p->count--;
-    p->events++;
-
-    uint32_t parent = p->tree.parent(p->tree.self, node);
-    if (parent != QUIRE_NO_BLOCK && (p->entries[parent].flags & (IN | LISTED)) == IN &&
-        p->tree.children(p->tree.self, parent) == 1)
-        list(p, parent, quire__learner_bin(p->ticked - p->entries[parent].used));
+    if (parent != QUIRE_NO_BLOCK)
+        list(p, parent, quire__learner_bin(age_of(p, parent)));
 }
 
 static void learned_sealed(void *state, const uint32_t *path, uint32_t count)
@@ -354,48 +469,44 @@ static void learned_sealed(void *state, const uint32_t *path, uint32_t count)
         p->entries[path[i]] = (entry){.key = key_below(p, parent, path[i])};
 }
 
-/* The first rank at or after `rank` whose list has a block, or `ranked`. */
-static uint32_t next_rank(const learned *p, uint32_t rank)
+/* The first bucket at or after `bucket` with a cell, or BUCKETS. */
+static uint32_t next_bucket(const learned *p, uint32_t bucket)
 {
-    uint32_t word = rank / 64;
-    if (rank % 64 != 0) {
-        uint64_t rest = p->words[word] >> rank % 64;
-        if (rest)
-            return rank + (uint32_t)__builtin_ctzll(rest);
-        word++;
-    }
-    while (word < WORDS) {
-        uint64_t tops = p->tops[word / 64] >> word % 64;
-        if (tops) {
-            word += (uint32_t)__builtin_ctzll(tops);
-            return word * 64 + (uint32_t)__builtin_ctzll(p->words[word]);
-        }
-        word = (word / 64 + 1) * 64;
-    }
-    return CELLS;
+    if (bucket >= BUCKETS)
+        return BUCKETS;
+    uint32_t word = bucket / 64;
+    uint64_t rest = p->filled[word] >> bucket % 64;
+    if (rest)
+        return bucket + (uint32_t)__builtin_ctzll(rest);
+    uint64_t tops = word + 1 < BUCKET_WORDS ? p->tops >> (word + 1) : 0;
+    if (!tops)
+        return BUCKETS;
+    word += 1 + (uint32_t)__builtin_ctzll(tops);
+    return word * 64 + (uint32_t)__builtin_ctzll(p->filled[word]);
 }
 
 static uint32_t learned_victim(void *state)
 {
     learned *p = state;
     uint32_t first = QUIRE_NO_BLOCK, tries = 0;
-    for (uint32_t rank = next_rank(p, 0); rank < CELLS; rank = next_rank(p, rank + 1)) {
-        const uint32_t cell = p->learner.at[rank];
-        const bool rising = p->learner.rising[cell / 64] >> cell % 64 & 1;
-        for (uint32_t node = rising ? p->newest[cell] : p->oldest[cell]; node != QUIRE__NONE;
-             node = rising ? p->entries[node].older : p->entries[node].newer) {
-            if (!p->tree.busy(p->tree.self, node))
-                return node;
-            first = first == QUIRE_NO_BLOCK ? node : first;
-            if (++tries == BUSY_TRIES)
-                return first;
+    for (uint32_t bucket = next_bucket(p, 0); bucket < BUCKETS; bucket = next_bucket(p, bucket + 1)) {
+        for (uint32_t at = p->bucket[bucket]; at != QUIRE__NONE; at = p->cells[at].after) {
+            const bool upward = rising(p, at);
+            for (uint32_t node = upward ? p->cells[at].newest : p->cells[at].oldest; node != QUIRE__NONE;
+                 node = upward ? p->entries[node].older : p->entries[node].newer) {
+                if (!p->tree.busy(p->tree.self, node))
+                    return node;
+                first = first == QUIRE_NO_BLOCK ? node : first;
+                if (++tries == BUSY_TRIES)
+                    return first;
+            }
         }
     }
     return first;
 }
 
-/* In about the order of its going: after a leaf come those above it that would rank no later than it does. */
-static uint32_t name_with_parents(const learned *p, uint32_t node, uint32_t rank, uint32_t *nodes, uint32_t most)
+/* In about the order of its going: after a leaf come those above it whose bucket is no higher. */
+static uint32_t name_with_parents(const learned *p, uint32_t node, uint32_t bucket, uint32_t *nodes, uint32_t most)
 {
     uint32_t count = 0;
     while (count < most) {
@@ -405,7 +516,8 @@ static uint32_t name_with_parents(const learned *p, uint32_t node, uint32_t rank
             p->tree.children(p->tree.self, node) != 1)
             break;
         const entry *own = &p->entries[node];
-        if (p->learner.rank[own->kind * (uint32_t)BINS + quire__learner_bin(p->ticked - own->used)] > rank)
+        const uint32_t age = p->ticked - own->used;
+        if (bucket_of(quire__learner_worth(&p->learner, own->kind, quire__learner_bin(age), age)) > bucket)
             break;
     }
     return count;
@@ -416,12 +528,13 @@ static uint32_t learned_coldest(void *state, uint32_t *nodes, uint32_t most, uin
     const learned *p = state;
     (void)now;
     uint32_t count = 0;
-    for (uint32_t rank = next_rank(p, 0); rank < CELLS && count < most; rank = next_rank(p, rank + 1)) {
-        const uint32_t cell = p->learner.at[rank];
-        const bool rising = p->learner.rising[cell / 64] >> cell % 64 & 1;
-        for (uint32_t node = rising ? p->newest[cell] : p->oldest[cell]; node != QUIRE__NONE && count < most;
-             node = rising ? p->entries[node].older : p->entries[node].newer)
-            count += name_with_parents(p, node, rank, nodes + count, most - count);
+    for (uint32_t bucket = next_bucket(p, 0); bucket < BUCKETS && count < most; bucket = next_bucket(p, bucket + 1)) {
+        for (uint32_t at = p->bucket[bucket]; at != QUIRE__NONE && count < most; at = p->cells[at].after) {
+            const bool upward = rising(p, at);
+            for (uint32_t node = upward ? p->cells[at].newest : p->cells[at].oldest; node != QUIRE__NONE && count < most;
+                 node = upward ? p->entries[node].older : p->entries[node].newer)
+                count += name_with_parents(p, node, bucket, nodes + count, most - count);
+        }
     }
     return count;
 }
@@ -449,16 +562,16 @@ static quire_status learned_open(void *state, const quire_policy_setup *setup)
         return QUIRE_OK;
     QUIRE__TRY(quire__memory_take(&p->allocator, setup->blocks, sizeof(entry), "the eviction order", &memory));
     p->entries = memory;
-    QUIRE__TRY(quire__memory_take(&p->allocator, 2 * (size_t)CELLS, sizeof(uint32_t), "eviction lists", &memory));
-    p->oldest = memory;
-    p->newest = p->oldest + CELLS;
-    for (uint32_t i = 0; i < 2 * (uint32_t)CELLS; i++)
-        p->oldest[i] = QUIRE__NONE;
+    QUIRE__TRY(quire__memory_take(&p->allocator, CELLS, sizeof(cell), "eviction lists", &memory));
+    p->cells = memory;
+    for (uint32_t i = 0; i < CELLS; i++)
+        p->cells[i] = (cell){QUIRE__NONE, QUIRE__NONE, QUIRE__NONE, QUIRE__NONE, QUIRE__NONE};
+    for (uint32_t i = 0; i < BUCKETS; i++)
+        p->bucket[i] = QUIRE__NONE;
     QUIRE__TRY(quire__memory_take(&p->allocator, (size_t)MARK_SETS * MARK_WAYS, sizeof(uint64_t), "marks", &memory));
     p->marks = memory;
     QUIRE__TRY(quire__learner_open(&p->learner, &p->allocator));
     p->growth = 3;
-    p->next_rank = LEAST_EVENTS;
     return QUIRE_OK;
 }
 
@@ -467,7 +580,7 @@ static void learned_close(void *state)
     learned *p = state;
     quire__learner_close(&p->learner, &p->allocator);
     quire__memory_give(&p->allocator, p->marks);
-    quire__memory_give(&p->allocator, p->oldest);
+    quire__memory_give(&p->allocator, p->cells);
     quire__memory_give(&p->allocator, p->entries);
 }
 

@@ -1,23 +1,24 @@
 /* learner.c: reuse times by kind of block, with ghosts and right-censoring.
  *
  *    use (key, kind) -> sample --- ages through the bins ---> used again: `back` of its kind and bin rises
- *                          each bin it enters: `alive` rises    too old, or too many: forgotten, and counted in no
+ *                          each bin it passes: `alive` rises    too old, or too many: forgotten, and counted in no
  *                                                               later bin (censored)
  *
  * What is followed is a sample of blocks by their key, whether they are cached or not: a ghost is nothing special here,
  * and what the cache does has no influence on what is learned. When the table is full, every second followed block is
  * let go and the sample is half as dense from then on (as in SHARDS, Waldspurger et al., FAST 2015).
  *
- * The hazard of a (kind, bin) is back / alive: the chance to come back within the bin for who has reached it. Kinds form
- * a tree by their features, and most have few data, so each is drawn towards its parent: the parent's curve, scaled by
- * how much more often this kind came back altogether, counts as so many observations. Two features, growth and gap, are
- * learned beside each other, and where they meet their effects multiply until data say otherwise. At the root every bin is drawn
- * towards the one before it: without data the chance is the same in each bin of a logarithmic scale, and then the order
- * is that of age, LRU. Blocks of one request come back together, so the weight of the prior is per request, not per
- * block.
+ * The hazard of a (kind, bin) is back / alive: the chance to come back within the bin for who has reached it. Who is still
+ * in the bin counts half (the actuarial estimate of a life table). Kinds form a tree, one feature a level, and most have
+ * few data, so each is drawn towards its parent: the parent's curve, scaled by how much more often this kind came back
+ * altogether, counts as so many observations. At the root every bin is drawn towards the one before it: without data the
+ * chance is the same in each bin of a logarithmic scale, and then the order is that of age, LRU. Blocks of one request
+ * come back together, so the weight of the prior is per request, not per block.
  *
- * The index of a cell is Gittins' (for caching: hit density, Beckmann et al., NSDI 2018): the most that holding the block
- * brings per time, max over t of P(back within t) / E[time held up to t]. Whoever has the lowest goes first.
+ * The index of a kind and age is Gittins' (for caching: hit density, Beckmann et al., NSDI 2018): the most that holding
+ * the block brings per time, max over t of P(back within t) / E[time held up to t]. Whoever has the lowest goes first.
+ *
+ * Estimates are renewed kind by kind, a few for each request, parents before children; so no call takes long.
  *
  * Counts are halved once in a while, so that what is learned follows a load that changes.
  */
@@ -30,16 +31,17 @@
 #include "block/plan.h"
 
 enum { BINS = QUIRE__LEARNER_BINS, KINDS = QUIRE__LEARNER_KINDS, SAMPLES = QUIRE__LEARNER_SAMPLES };
-enum { GROWTHS = QUIRE__LEARNER_GROWTHS, GAPS = QUIRE__LEARNER_GAPS };
-enum { MOST_SHIFT = 40 };
-
-static const uint32_t level_rows[QUIRE__LEARNER_LEVELS] = {1, 2, 10, 30, 150, 270, KINDS};
-static const uint32_t level_start[QUIRE__LEARNER_LEVELS] = {0, 1, 3, 13, 43, 193, 463};
+enum { TABLE = QUIRE__LEARNER_TABLE, FEATURES = QUIRE__LEARNER_FEATURES };
+enum { MOST_SHIFT = 40, MOST_USES = 255, FREE = 255 };
+enum {
+    RENEWED = 4,   /* kinds, for each request */
+    MOVED = 4096,  /* samples that grow older, at most */
+    SWEPT = 16     /* samples looked at for each use, after thinning out */
+};
 
 #define ROOT_PRIOR 0.05f    /* the chance to come back in one bin, before anything is known */
 #define ROOT_WEIGHT 200.0f  /* observations that a bin's neighbour counts for */
-#define PATH_WEIGHT 20.0f   /* requests that the parent's curve counts for */
-#define JOINT_WEIGHT 80.0f  /* the same where growth and gap meet, which is where data are fewest */
+#define PATH_WEIGHT 16.0f   /* requests that the parent's curve counts for */
 #define HALVE_AT 400000.0f  /* uses */
 
 uint32_t quire__learner_bin(uint32_t age)
@@ -62,76 +64,199 @@ uint32_t quire__learner_edge(uint32_t bin)
     return (uint32_t)((bin - 1) % 2 ? ((units * root_two + 65535) >> 16) << 4 : units << 4);
 }
 
+static float width_of(uint32_t bin)
+{
+    uint32_t from = quire__learner_edge(bin);
+    return (float)(bin + 1 < BINS ? quire__learner_edge(bin + 1) - from : from);
+}
+
 quire_status quire__learner_open(quire__learner *learner, const quire__allocator *allocator)
 {
-    void *memory[8] = {0};
-    const size_t row = sizeof(float[BINS]), rows = QUIRE__LEARNER_ROWS, cells = QUIRE__LEARNER_CELLS;
-    const struct { size_t count, size; } parts[8] = {
-        {rows, row}, {rows, row}, {rows, row}, {cells, sizeof(uint64_t)}, {cells, sizeof(uint32_t)},
-        {cells, sizeof(uint32_t)}, {SAMPLES, sizeof(quire__sample)}, {SAMPLES, sizeof(uint32_t)}};
+    void *memory[4] = {0};
+    const struct { size_t count, size; } parts[4] = {{KINDS, sizeof(quire__kind)}, {TABLE, sizeof(uint16_t)},
+                                                     {SAMPLES, sizeof(quire__sample)}, {SAMPLES, sizeof(uint32_t)}};
     quire_status status = QUIRE_OK;
-    for (int i = 0; i < 8 && status == QUIRE_OK; i++)
+    for (int i = 0; i < 4 && status == QUIRE_OK; i++)
         status = quire__memory_take(allocator, parts[i].count, parts[i].size, "what eviction learns", &memory[i]);
-    learner->back = memory[0];
-    learner->alive = memory[1];
-    learner->hazard = memory[2];
-    learner->order = memory[3];
-    learner->rank = memory[4];
-    learner->at = memory[5];
-    learner->samples = memory[6];
-    learner->buckets = memory[7];
+    learner->kinds = memory[0];
+    learner->table = memory[1];
+    learner->samples = memory[2];
+    learner->buckets = memory[3];
     if (status != QUIRE_OK)
         return status;
     for (uint32_t i = 0; i < SAMPLES; i++) {
         learner->buckets[i] = QUIRE__NONE;
+        learner->samples[i].bin = FREE;
         learner->samples[i].next = i + 1 < SAMPLES ? i + 1 : QUIRE__NONE;
     }
     for (uint32_t bin = 0; bin < BINS; bin++)
         learner->oldest[bin] = learner->newest[bin] = QUIRE__NONE;
     learner->together = 1;
+    learner->sweep = SAMPLES;
+    const uint8_t none[FEATURES] = {0};
+    (void)quire__learner_kind(learner, none);
     return QUIRE_OK;
 }
 
 void quire__learner_close(quire__learner *learner, const quire__allocator *allocator)
 {
-    void *memory[8] = {learner->back, learner->alive, learner->hazard, learner->order, learner->rank, learner->at,
-                       learner->samples, learner->buckets};
-    for (int i = 0; i < 8; i++)
-        quire__memory_give(allocator, memory[i]);
+    quire__memory_give(allocator, learner->buckets);
+    quire__memory_give(allocator, learner->samples);
+    quire__memory_give(allocator, learner->table);
+    quire__memory_give(allocator, learner->kinds);
 }
 
-/* ---- counting ------------------------------------------------------------------------------------------------ */
+/* ---- what follows from the counts ------------------------------------------------------------------------------ */
 
-/* Levels: all, ended, turn, place; then growth and gap, each without the other; then both. */
-enum { ALONE = 3, GROWTH = 4, GAP = 5, JOINT = 6 };
-
-static uint32_t row_of(int level, uint32_t kind)
+static float least(float a, float b)
 {
-    if (level == GAP)
-        return level_start[GAP] + kind / (GROWTHS * GAPS) * GAPS + kind % GAPS;
-    return level_start[level] + kind / (KINDS / level_rows[level]);
+    return a < b ? a : b;
 }
 
-static void count(float (*table)[BINS], uint32_t kind, uint32_t bin)
+/* Counts are halved when next they are looked at. */
+static void halve(const quire__learner *learner, quire__kind *kind)
 {
-    for (int level = 0; level < QUIRE__LEARNER_LEVELS; level++)
-        table[row_of(level, kind)][bin] += 1;
-}
-
-static void halve(quire__learner *learner)
-{
-    for (uint32_t row = 0; row < QUIRE__LEARNER_ROWS; row++) {
+    for (; kind->halvings != learner->halvings; kind->halvings++) {
         for (uint32_t bin = 0; bin < BINS; bin++) {
-            learner->back[row][bin] *= 0.5f;
-            learner->alive[row][bin] *= 0.5f;
+            kind->back[bin] *= 0.5f;
+            kind->alive[bin] *= 0.5f;
         }
     }
-    learner->weight = 0;
 }
 
-/* ---- samples ------------------------------------------------------------------------------------------------- */
+static void estimate_root(quire__kind *root)
+{
+    float before = ROOT_PRIOR;
+    for (uint32_t bin = 0; bin < BINS; bin++) {
+        before = (root->back[bin] + ROOT_WEIGHT * before) / (root->alive[bin] + ROOT_WEIGHT);
+        root->hazard[bin] = least(0.99f, before);
+    }
+}
 
-static uint32_t *bucket_of(quire__learner *learner, uint64_t key)
+static void estimate(quire__kind *kind, const float *parent, float weight)
+{
+    const float *back = kind->back, *alive = kind->alive;
+    float came = weight, expected = weight;
+    for (uint32_t bin = 0; bin < BINS; bin++) {
+        came += back[bin];
+        expected += alive[bin] * parent[bin];
+    }
+    for (uint32_t bin = 0; bin < BINS; bin++) {
+        float prior = least(0.99f, parent[bin] * (came / expected)), b = back[bin], a = alive[bin];
+        if (bin > 0) {
+            b += 0.5f * back[bin - 1];
+            a += 0.5f * alive[bin - 1];
+        }
+        if (bin + 1 < BINS) {
+            b += 0.5f * back[bin + 1];
+            a += 0.5f * alive[bin + 1];
+        }
+        kind->hazard[bin] = least(0.99f, (b + weight * prior) / (a + weight));
+    }
+}
+
+/* The index at a bin's beginning is the slope of the first edge of the upper hull of (time held, chance to be back) over
+ * all later bins' ends: the hull grows from the last bin, an edge swallowing those after it that are steeper. */
+static void find_worth(quire__kind *kind)
+{
+    float back[BINS], held[BINS], alive[BINS];
+    uint32_t top = 0;
+    for (uint32_t bin = BINS; bin-- > 0;) {
+        float hazard = kind->hazard[bin];
+        back[top] = hazard;
+        held[top] = (1 - 0.5f * hazard) * width_of(bin);
+        alive[top] = 1 - hazard;
+        while (top > 0 && back[top - 1] * held[top] >= back[top] * held[top - 1]) {
+            back[top - 1] = back[top] + alive[top] * back[top - 1];
+            held[top - 1] = held[top] + alive[top] * held[top - 1];
+            alive[top - 1] *= alive[top];
+            top--;
+        }
+        kind->worth[bin] = back[top] / held[top];
+        top++;
+    }
+    kind->worth[BINS] = kind->worth[BINS - 1];
+}
+
+static void renew(quire__learner *learner, uint32_t number)
+{
+    quire__kind *kind = &learner->kinds[number];
+    halve(learner, kind);
+    if (number == 0)
+        estimate_root(kind);
+    else
+        estimate(kind, learner->kinds[kind->parent].hazard, PATH_WEIGHT * learner->together);
+    find_worth(kind);
+}
+
+float quire__learner_worth(const quire__learner *learner, uint32_t kind, uint32_t bin, uint32_t age)
+{
+    const float *worth = &learner->kinds[kind].worth[bin];
+    float part = (float)(age - quire__learner_edge(bin)) / width_of(bin);
+    return worth[0] + (worth[1] - worth[0]) * least(part, 1);
+}
+
+/* ---- kinds ----------------------------------------------------------------------------------------------------- */
+
+/* The kind of that key, new if need be; KINDS: there is none and it cannot be. */
+static uint32_t kind_at(quire__learner *learner, uint32_t key, uint32_t parent)
+{
+    uint32_t at = key * 2654435761u >> 21;
+    for (; learner->table[at] != 0; at = (at + 1) % TABLE) {
+        uint32_t number = learner->table[at] - 1u;
+        if (learner->kinds[number].key == key)
+            return number;
+    }
+    if (learner->kind_count == KINDS)
+        return KINDS;
+    uint32_t number = learner->kind_count++;
+    learner->table[at] = (uint16_t)(number + 1);
+    learner->kinds[number].key = key;
+    learner->kinds[number].parent = (uint16_t)parent;
+    learner->kinds[number].halvings = learner->halvings;
+    renew(learner, number);
+    return number;
+}
+
+uint32_t quire__learner_kind(quire__learner *learner, const uint8_t *features)
+{
+    uint32_t key = 1, kind = kind_at(learner, key, 0);
+    for (uint32_t i = 0; i < FEATURES; i++) {
+        QUIRE__ASSERT(features[i] < 16);
+        key = key << 4 | features[i];
+        uint32_t next = kind_at(learner, key, kind);
+        if (next == KINDS)
+            break;
+        kind = next;
+    }
+    return kind;
+}
+
+/* ---- counting -------------------------------------------------------------------------------------------------- */
+
+static void count_back(quire__learner *learner, uint32_t kind, uint32_t bin)
+{
+    for (;; kind = learner->kinds[kind].parent) {
+        halve(learner, &learner->kinds[kind]);
+        learner->kinds[kind].back[bin] += 1;
+        if (kind == 0)
+            return;
+    }
+}
+
+static void count_alive(quire__learner *learner, uint32_t kind, uint32_t bin)
+{
+    for (;; kind = learner->kinds[kind].parent) {
+        halve(learner, &learner->kinds[kind]);
+        learner->kinds[kind].alive[bin] += 0.5f;
+        if (kind == 0)
+            return;
+    }
+}
+
+/* ---- samples --------------------------------------------------------------------------------------------------- */
+
+static uint32_t *bucket_of(const quire__learner *learner, uint64_t key)
 {
     return &learner->buckets[(key >> 44) % SAMPLES];
 }
@@ -147,6 +272,7 @@ static void bin_add(quire__learner *learner, uint32_t at, uint32_t bin)
     else
         learner->samples[sample->older].newer = at;
     learner->newest[bin] = at;
+    count_alive(learner, sample->kind, bin);
 }
 
 static void bin_remove(quire__learner *learner, uint32_t at)
@@ -169,26 +295,23 @@ static void forget(quire__learner *learner, uint32_t at)
         link = &learner->samples[*link].next;
     *link = learner->samples[at].next;
     bin_remove(learner, at);
+    learner->samples[at].bin = FREE;
     learner->samples[at].next = learner->free;
     learner->free = at;
     learner->count--;
 }
 
-/* Half of what is followed, by key, is followed no more. */
+/* Some more of those that are followed no more, since the sample is half as dense, are let go. */
 static void thin_out(quire__learner *learner)
 {
-    if (learner->shift < MOST_SHIFT)
-        learner->shift++;
-    for (uint32_t bin = 0; bin < BINS; bin++) {
-        for (uint32_t at = learner->oldest[bin], next; at != QUIRE__NONE; at = next) {
-            next = learner->samples[at].newer;
-            if (!quire__learner_follows(learner, learner->samples[at].key))
-                forget(learner, at);
-        }
+    for (uint32_t i = 0; i < SWEPT && learner->sweep < SAMPLES; i++, learner->sweep++) {
+        const quire__sample *sample = &learner->samples[learner->sweep];
+        if (sample->bin != FREE && !quire__learner_follows(learner, sample->key))
+            forget(learner, learner->sweep);
     }
 }
 
-static uint32_t find(quire__learner *learner, uint64_t key)
+static uint32_t find(const quire__learner *learner, uint64_t key)
 {
     uint32_t at = *bucket_of(learner, key);
     while (at != QUIRE__NONE && learner->samples[at].key != key)
@@ -196,32 +319,62 @@ static uint32_t find(quire__learner *learner, uint64_t key)
     return at;
 }
 
-void quire__learner_use(quire__learner *learner, uint64_t key, uint32_t kind, uint32_t now)
+uint32_t quire__learner_uses(const quire__learner *learner, uint64_t key)
 {
     uint32_t at = find(learner, key);
+    return at == QUIRE__NONE ? 0 : learner->samples[at].uses;
+}
+
+/* The sample moves on to the bin of its age. */
+static void catch_up(quire__learner *learner, uint32_t at, uint32_t now)
+{
+    quire__sample *sample = &learner->samples[at];
+    bin_remove(learner, at);
+    count_alive(learner, sample->kind, sample->bin);
+    for (uint32_t bin = sample->bin + 1u, last = quire__learner_bin(now - sample->since); bin < last; bin++) {
+        count_alive(learner, sample->kind, bin);
+        count_alive(learner, sample->kind, bin);
+        sample->bin = (uint8_t)bin;
+    }
+    bin_add(learner, at, sample->bin + 1u);
+}
+
+void quire__learner_use(quire__learner *learner, uint64_t key, uint32_t kind, uint32_t now)
+{
+    thin_out(learner);
+    uint32_t at = find(learner, key);
     if (at != QUIRE__NONE) {
-        count(learner->back, learner->samples[at].kind, learner->samples[at].bin);
+        if (quire__learner_bin(now - learner->samples[at].since) > learner->samples[at].bin)
+            catch_up(learner, at, now);
+        count_back(learner, learner->samples[at].kind, learner->samples[at].bin);
+        count_alive(learner, learner->samples[at].kind, learner->samples[at].bin);
         bin_remove(learner, at);
+        if (learner->samples[at].uses < MOST_USES)
+            learner->samples[at].uses++;
     } else {
-        while (learner->count == SAMPLES && learner->shift < MOST_SHIFT)
-            thin_out(learner);
-        if (learner->count == SAMPLES || !quire__learner_follows(learner, key))
+        if (learner->free == QUIRE__NONE && learner->sweep == SAMPLES && learner->shift < MOST_SHIFT) {
+            learner->shift++;
+            learner->sweep = 0;
+        }
+        if (learner->free == QUIRE__NONE || !quire__learner_follows(learner, key))
             return;
         at = learner->free;
         learner->free = learner->samples[at].next;
         uint32_t *bucket = bucket_of(learner, key);
         learner->samples[at].key = key;
         learner->samples[at].next = *bucket;
+        learner->samples[at].uses = 1;
         *bucket = at;
         learner->count++;
     }
     learner->samples[at].kind = (uint16_t)kind;
     learner->samples[at].since = now;
     bin_add(learner, at, 0);
-    count(learner->alive, kind, 0);
     learner->weight += 1;
-    if (learner->weight >= HALVE_AT)
-        halve(learner);
+    if (learner->weight >= HALVE_AT) {
+        learner->weight = 0;
+        learner->halvings++;
+    }
 }
 
 void quire__learner_path(quire__learner *learner, uint32_t followed)
@@ -232,136 +385,18 @@ void quire__learner_path(quire__learner *learner, uint32_t followed)
 
 void quire__learner_advance(quire__learner *learner, uint32_t now)
 {
-    for (uint32_t bin = 0; bin < BINS; bin++) {
-        uint32_t at = learner->oldest[bin];
-        if (bin == BINS - 1) {
-            if (at != QUIRE__NONE)
-                forget(learner, at);
-            break;
-        }
-        uint32_t edge = quire__learner_edge(bin + 1);
-        for (; at != QUIRE__NONE && now - learner->samples[at].since >= edge; at = learner->oldest[bin]) {
-            bin_remove(learner, at);
-            bin_add(learner, at, bin + 1);
-            count(learner->alive, learner->samples[at].kind, bin + 1);
+    uint32_t left = MOVED;
+    for (uint32_t bin = 0; bin + 1 < BINS && left > 0; bin++) {
+        uint32_t edge = quire__learner_edge(bin + 1), at;
+        while ((at = learner->oldest[bin]) != QUIRE__NONE && now - learner->samples[at].since >= edge && left > 0) {
+            catch_up(learner, at, now);
+            left--;
         }
     }
-}
-
-/* ---- what follows from it ------------------------------------------------------------------------------------ */
-
-static float least(float a, float b)
-{
-    return a < b ? a : b;
-}
-
-static void estimate(quire__learner *learner, uint32_t row, const float *parent, float weight)
-{
-    const float *back = learner->back[row], *alive = learner->alive[row];
-    float *hazard = learner->hazard[row], came = weight, expected = weight;
-    for (uint32_t bin = 0; bin < BINS; bin++) {
-        came += back[bin];
-        expected += alive[bin] * parent[bin];
+    if (learner->oldest[BINS - 1] != QUIRE__NONE)
+        forget(learner, learner->oldest[BINS - 1]);
+    for (uint32_t i = 0; i < RENEWED; i++) {
+        renew(learner, learner->turn);
+        learner->turn = learner->turn + 1 < learner->kind_count ? learner->turn + 1 : 0;
     }
-    for (uint32_t bin = 0; bin < BINS; bin++) {
-        float prior = least(0.99f, parent[bin] * (came / expected)), b = back[bin], a = alive[bin];
-        if (bin > 0) {
-            b += 0.5f * back[bin - 1];
-            a += 0.5f * alive[bin - 1];
-        }
-        if (bin + 1 < BINS) {
-            b += 0.5f * back[bin + 1];
-            a += 0.5f * alive[bin + 1];
-        }
-        hazard[bin] = least(0.99f, (b + weight * prior) / (a + weight));
-    }
-}
-
-static void estimate_all(quire__learner *learner)
-{
-    float before = ROOT_PRIOR, weight = PATH_WEIGHT * learner->together;
-    for (uint32_t bin = 0; bin < BINS; bin++) {
-        before = (learner->back[0][bin] + ROOT_WEIGHT * before) / (learner->alive[0][bin] + ROOT_WEIGHT);
-        learner->hazard[0][bin] = before;
-    }
-    for (int level = 1; level <= GROWTH; level++) {
-        uint32_t ratio = level_rows[level] / level_rows[level - 1];
-        for (uint32_t i = 0; i < level_rows[level]; i++)
-            estimate(learner, level_start[level] + i, learner->hazard[level_start[level - 1] + i / ratio], weight);
-    }
-    for (uint32_t i = 0; i < level_rows[GAP]; i++)
-        estimate(learner, level_start[GAP] + i, learner->hazard[level_start[ALONE] + i / GAPS], weight);
-    for (uint32_t kind = 0; kind < KINDS; kind++) {
-        if (!learner->seen[kind])
-            continue;
-        const float *alone = learner->hazard[row_of(ALONE, kind)], *growth = learner->hazard[row_of(GROWTH, kind)];
-        const float *gap = learner->hazard[row_of(GAP, kind)];
-        float prior[BINS];
-        for (uint32_t bin = 0; bin < BINS; bin++)
-            prior[bin] = least(0.99f, growth[bin] * gap[bin] / (alone[bin] + 1e-9f));
-        estimate(learner, row_of(JOINT, kind), prior, JOINT_WEIGHT * learner->together);
-    }
-}
-
-/* Of one who is in the bin, three quarters of it being still to come on average of those who are asked. */
-static float gittins(const float *hazard, uint32_t bin)
-{
-    float alive = 1, back = 0, held = 0, best = 0;
-    for (uint32_t at = bin; at < BINS && alive > 1e-3f; at++) {
-        float from = (float)quire__learner_edge(at);
-        float width = at + 1 < BINS ? (float)quire__learner_edge(at + 1) - from : from;
-        if (at == bin)
-            width *= 0.75f;
-        back += alive * hazard[at];
-        held += alive * (1 - 0.5f * hazard[at]) * width;
-        alive *= 1 - hazard[at];
-        if (back > best * held)
-            best = back / held;
-    }
-    return best;
-}
-
-/* Shell's sort with Ciura's gaps: no memory, no recursion. */
-static void sort(uint64_t *values, uint32_t count)
-{
-    static const uint32_t gaps[] = {8861, 3938, 1750, 701, 301, 132, 57, 23, 10, 4, 1};
-    for (size_t g = 0; g < sizeof(gaps) / sizeof(*gaps); g++) {
-        for (uint32_t i = gaps[g]; i < count; i++) {
-            uint64_t value = values[i];
-            uint32_t at = i;
-            for (; at >= gaps[g] && values[at - gaps[g]] > value; at -= gaps[g])
-                values[at] = values[at - gaps[g]];
-            values[at] = value;
-        }
-    }
-}
-
-void quire__learner_rank(quire__learner *learner)
-{
-    uint32_t ranked = 0;
-    estimate_all(learner);
-    for (uint32_t kind = 0; kind < KINDS; kind++) {
-        if (!learner->seen[kind])
-            continue;
-        const float *hazard = learner->hazard[row_of(JOINT, kind)];
-        float later = 0;
-        for (uint32_t bin = BINS; bin-- > 0;) {
-            float index = gittins(hazard, bin); /* not negative: its bits are in the order of its value */
-            const uint32_t cell = kind * BINS + bin;
-            learner->rising[cell / 64] &= ~(UINT64_C(1) << cell % 64);
-            learner->rising[cell / 64] |= (uint64_t)(later > index) << cell % 64;
-            later = index;
-            uint32_t bits;
-            memcpy(&bits, &index, sizeof(bits));
-            learner->order[ranked++] = (uint64_t)bits << 32 | (uint64_t)(BINS - 1 - bin) << 16 | kind;
-        }
-    }
-    sort(learner->order, ranked);
-    for (uint32_t i = 0; i < ranked; i++) {
-        uint32_t bin = BINS - 1 - (uint32_t)(learner->order[i] >> 16 & 0xffff);
-        uint32_t cell = (uint32_t)(learner->order[i] & 0xffff) * BINS + bin;
-        learner->rank[cell] = i;
-        learner->at[i] = cell;
-    }
-    learner->ranked = ranked;
 }

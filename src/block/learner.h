@@ -9,42 +9,44 @@
 
 enum {
     QUIRE__LEARNER_BINS = 56,     /* of age: 16 ms, then two an octave; the last begins at 18 days */
-    QUIRE__LEARNER_LEVELS = 7,
-    QUIRE__LEARNER_ENDED = 2,     /* the features of a kind, in the order in which it is put together */
-    QUIRE__LEARNER_TURNS = 5,
-    QUIRE__LEARNER_PLACES = 3,
-    QUIRE__LEARNER_GAPS = 9,
-    QUIRE__LEARNER_GROWTHS = 5,
-    QUIRE__LEARNER_KINDS = 2 * 5 * 3 * 5 * 9,
-    QUIRE__LEARNER_ROWS = 1 + 2 + 10 + 30 + 150 + 270 + QUIRE__LEARNER_KINDS,
-    QUIRE__LEARNER_CELLS = QUIRE__LEARNER_KINDS * QUIRE__LEARNER_BINS,
-    QUIRE__LEARNER_SAMPLES = 16384 /* blocks followed at a time */
+    QUIRE__LEARNER_FEATURES = 5,  /* of a kind, each below 16 */
+    QUIRE__LEARNER_KINDS = 768,   /* and what kinds have in common, all in one tree */
+    QUIRE__LEARNER_TABLE = 2048,
+    QUIRE__LEARNER_SAMPLES = 65536 /* blocks followed at a time */
 };
+
+/* Blocks of equal features, or of equal first `level` features. Row 0 is all blocks. */
+typedef struct quire__kind {
+    uint32_t key; /* the features, four bits each, below a 1 */
+    uint16_t parent;
+    uint16_t halvings;
+    float back[QUIRE__LEARNER_BINS];      /* came back at that age */
+    float alive[QUIRE__LEARNER_BINS];     /* were at risk then: half of who reached it, half of who left it alive or back */
+    float hazard[QUIRE__LEARNER_BINS];    /* the chance to come back in the bin for who has reached it */
+    float worth[QUIRE__LEARNER_BINS + 1]; /* Gittins index where a bin begins; per ms */
+} quire__kind;
 
 typedef struct quire__sample {
     uint64_t key;
     uint32_t since; /* ms */
     uint32_t next, older, newer; /* of its bucket; in its bin */
     uint16_t kind;
-    uint8_t bin;
+    uint8_t bin, uses;
 } quire__sample;
 
 typedef struct quire__learner {
-    float (*back)[QUIRE__LEARNER_BINS];  /* [rows]: came back at that age */
-    float (*alive)[QUIRE__LEARNER_BINS]; /* [rows]: reached that age, or were let go then */
-    float (*hazard)[QUIRE__LEARNER_BINS];
+    quire__kind *kinds;
+    uint16_t *table; /* by key: 1 + number of a kind, 0: none */
+    uint32_t kind_count, turn; /* whose estimate is renewed next */
     float weight;   /* uses counted since the last halving */
+    uint16_t halvings;
     float together; /* samples of a path, on average */
-    uint64_t *order;
-    uint32_t *rank, *at; /* of a cell among those of kinds seen, the first to go first; and back */
-    uint32_t ranked;
-    bool seen[QUIRE__LEARNER_KINDS];
-    uint64_t rising[(QUIRE__LEARNER_CELLS + 63) / 64]; /* by cell: worth more in the next bin than in this one */
 
     quire__sample *samples;
     uint32_t *buckets, free, count;
     uint32_t oldest[QUIRE__LEARNER_BINS], newest[QUIRE__LEARNER_BINS];
     uint32_t shift; /* a block in 2^shift is followed */
+    uint32_t sweep; /* samples at and after it may be of blocks that are followed no more */
 } quire__learner;
 
 quire_status quire__learner_open(quire__learner *learner, const quire__allocator *allocator);
@@ -54,17 +56,23 @@ void quire__learner_close(quire__learner *learner, const quire__allocator *alloc
 uint32_t quire__learner_bin(uint32_t age);
 uint32_t quire__learner_edge(uint32_t bin);
 
+/* The kind of those features, the most telling first. When there are as many kinds as there may be, one with fewer. */
+uint32_t quire__learner_kind(quire__learner *learner, const uint8_t *features);
+
 /* Whether a block of that key is followed. */
 static inline bool quire__learner_follows(const quire__learner *learner, uint64_t key)
 {
     return (key & ((UINT64_C(1) << learner->shift) - 1)) == 0;
 }
+/* How often a followed block has been used; 0: it is not known. */
+uint32_t quire__learner_uses(const quire__learner *learner, uint64_t key);
 /* A followed block has been used, and is of that kind from now on. */
 void quire__learner_use(quire__learner *learner, uint64_t key, uint32_t kind, uint32_t now);
 /* So many followed blocks were used as one path. */
 void quire__learner_path(quire__learner *learner, uint32_t followed);
+/* Time has passed: samples grow older, and the estimates of the next few kinds are renewed. Bounded work. */
 void quire__learner_advance(quire__learner *learner, uint32_t now);
-/* Ranks the cells of the kinds seen anew. */
-void quire__learner_rank(quire__learner *learner);
+/* What keeping a block of that kind and age, which is in that bin, brings per ms. */
+float quire__learner_worth(const quire__learner *learner, uint32_t kind, uint32_t bin, uint32_t age);
 
 #endif

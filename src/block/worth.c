@@ -5,7 +5,7 @@
  */
 #include "block/worth.h"
 
-enum { BINS = QUIRE__LEARNER_BINS, JOINT_ROW = QUIRE__LEARNER_ROWS - QUIRE__LEARNER_KINDS };
+enum { BINS = QUIRE__LEARNER_BINS };
 
 #define LEAST 0.1f
 
@@ -17,7 +17,7 @@ static float width(uint32_t bin)
 
 float quire__worth_back_within(const quire__learner *learner, uint32_t kind, uint32_t age, uint64_t time)
 {
-    const float *hazard = learner->hazard[JOINT_ROW + kind];
+    const float *hazard = learner->kinds[kind].hazard;
     uint32_t bin = quire__learner_bin(age);
     float stays = 1, passed = (float)(age - quire__learner_edge(bin)), left = (float)time;
     for (; bin < BINS && left > 0; bin++, passed = 0) {
