@@ -248,7 +248,8 @@ static inline uint32_t rotate(uint32_t x, int bits)
 }
 
 /* Bijective in each token, so one that changes always shows. Four lanes: what is linked was just written, and this must
- * not cost more than reading it again. */
+ * not cost more than reading it again. The sum after the xor: else what tokens have in common would cancel out after 32
+ * rounds, which have rotated it by every distance, and blocks of 128 counting tokens would all have one stamp. */
 static inline uint32_t stamp(const int32_t *tokens, uint32_t count)
 {
     typedef uint32_t lanes __attribute__((vector_size(16)));
@@ -258,6 +259,7 @@ static inline uint32_t stamp(const int32_t *tokens, uint32_t count)
         lanes next;
         memcpy(&next, tokens, sizeof(next));
         sum = (sum << 5 | sum >> 27) ^ next;
+        sum += sum << 3;
     }
     for (; count > 0; count--)
         rest = rotate(rest, 5) ^ (uint32_t)*tokens++;
