@@ -143,6 +143,11 @@ __device__ __forceinline__ uint32_t qk_mul_f16x2(uint32_t a, uint32_t b) {
     return product;
 }
 
+/* One of several threads' stores to the same word, in memory of the device or of the host, has the last word. */
+__device__ __forceinline__ void qk_store_relaxed(int32_t *address, int32_t value) {
+    asm volatile("st.relaxed.sys.b32 [%0], %1;" : : "l"(address), "r"(value) : "memory");
+}
+
 __device__ __forceinline__ float qk_exp2(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -164,6 +169,10 @@ __device__ __forceinline__ float qk_exp2(float x) {
 
 static inline int qk_launch_status() {
     return ::emu::take_launch_error();
+}
+
+static inline void qk_store_relaxed(int32_t *address, int32_t value) {
+    __atomic_store_n(address, value, __ATOMIC_RELAXED);
 }
 
 template <class Kernel> static inline int qk_allow_dynamic_shared(Kernel *kernel, size_t bytes) {

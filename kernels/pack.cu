@@ -62,7 +62,7 @@ __device__ __forceinline__ void store_status(const quire__pack_args &a, int inde
 {
     a.status[index] = status;
     if (status != QUIRE__PACK_DONE && a.page_status != nullptr)
-        *static_cast<volatile int32_t *>(a.page_status + index / units) = status;
+        qk_store_relaxed(a.page_status + index / units, status);
 }
 
 /* ---- four elements at a time ------------------------------------------------------------------------- */
