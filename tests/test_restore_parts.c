@@ -3,6 +3,7 @@
 #include "support/testing.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "cache/cache.h"
@@ -148,6 +149,151 @@ static void a_step_starts_before_its_restore_has_ended(void **state)
     assert_true(parts.ahead);
 }
 
+/* ---- beside a restore that fails ------------------------------------------------------------------------------ */
+
+enum { SLOW_PROMPT = 64, OTHERS = 70, OTHER_TOKENS = 2 * SMALL_BLOCK_TOKENS, STEP_TOKENS = 256 };
+
+/* Two layers in two parts, on a device with a link. */
+static quire_cache *cache_in_parts(uint32_t device_blocks)
+{
+    quire_options options;
+    quire_group group;
+    quire_cache *cache = NULL;
+
+    small_options(&options, &group, device_blocks, 0);
+    group.layers = 2;
+    options.policy = "lru";
+    options.device = "sim:5";
+    options.device_bytes *= 2;
+    options.host_bytes = 4 * options.device_bytes;
+    options.restore_parts = 2;
+    assert_int_equal(quire_cache_open(&cache, &options), QUIRE_OK);
+    return cache;
+}
+
+static void link_of(quire_cache *cache, double block_us)
+{
+    quire__device_sim_set_link(cache->device, (uint64_t)((double)cache->layout.block_bytes * 1e6 / block_us));
+}
+
+/* Into the host tier, and, by prompts that take all of the device, off the device. */
+static void to_the_host(quire_cache *cache, uint32_t count, uint32_t tokens, uint32_t device_blocks)
+{
+    int32_t prompt[STEP_TOKENS];
+
+    for (uint32_t i = 0, others = device_blocks * SMALL_BLOCK_TOKENS / STEP_TOKENS + 1; i < count + others; i++) {
+        uint32_t length = i < count ? tokens : STEP_TOKENS;
+        small_tokens(prompt, length, 1000 * (int32_t)i);
+        assert_int_equal(quire_seq_close(cache, small_prompt(cache, 0, prompt, length, NULL)), QUIRE_OK);
+        small_sweep(cache);
+        assert_int_equal(quire_cache_drain(cache, WAIT_US), QUIRE_OK);
+    }
+}
+
+typedef struct victim {
+    quire_cache *cache;
+    int32_t token; /* the first of the block */
+    uint32_t found;
+} victim;
+
+static void spoil(void *arg, uint32_t slot)
+{
+    victim *v = arg;
+    float *bytes = quire__host_tier_slot(quire__mover_host_tier(v->cache->mover), slot);
+
+    if (bytes[0] == (float)v->token) {
+        bytes[0] += 0.5f;
+        v->found++;
+    }
+}
+
+static void spoil_block_of(quire_cache *cache, int32_t token)
+{
+    victim v = {cache, token, 0};
+
+    quire__book_each_host_slot(cache->book, spoil, &v);
+    assert_int_equal(v.found, 1);
+}
+
+/* The keys of layer 0 of the first `count` tokens, as they lie in the arena now. */
+static void assert_keys(quire_cache *cache, quire_seq seq, const int32_t *tokens, uint32_t count)
+{
+    uint32_t blocks, changed;
+    const int32_t *slots = quire__book_seq_table(cache->book, (uint32_t)seq - 1, &blocks, &changed, false);
+
+    for (uint32_t i = 0; i < count * 8; i++) {
+        uint32_t token = i / 8;
+        const unsigned char *block = cache->arena + (size_t)slots[token / SMALL_BLOCK_TOKENS] * cache->layout.block_bytes;
+        float key;
+        memcpy(&key, block + (token % SMALL_BLOCK_TOKENS * 8 + i % 8) * sizeof key, sizeof key);
+        assert_true(key == (float)tokens[token]);
+    }
+}
+
+/* The end of a prompt is spoiled: its restore fails at once, while what comes before it is on its way. */
+static void a_step_waits_for_what_comes_before_a_restore_that_failed(void **state)
+{
+    enum { WHOLE_TOKENS = SLOW_PROMPT / 2, DEVICE_BLOCKS = SLOW_PROMPT / SMALL_BLOCK_TOKENS + 2 };
+    int32_t prompt[SLOW_PROMPT + 1];
+    quire_cache *cache = cache_in_parts(DEVICE_BLOCKS * 4);
+    quire_step *step;
+    quire_hit hit;
+
+    (void)state;
+    to_the_host(cache, 1, SLOW_PROMPT, DEVICE_BLOCKS * 4);
+    small_tokens(prompt, SLOW_PROMPT + 1, 0);
+    spoil_block_of(cache, SLOW_PROMPT - SMALL_BLOCK_TOKENS);
+    link_of(cache, 1000);
+    assert_int_equal(quire_seq_match(cache, small_open(cache, 0), prompt, SLOW_PROMPT + 1, &hit), QUIRE_OK);
+    assert_int_equal(hit.host, SLOW_PROMPT);
+    quire_seq seq = small_open(cache, 0);
+    assert_int_equal(quire_seq_match(cache, seq, prompt, WHOLE_TOKENS + 1, &hit), QUIRE_OK);
+    assert_int_equal(hit.tokens, WHOLE_TOKENS);
+    quire_status status = QUIRE_EAGAIN;
+    while (status == QUIRE_EAGAIN) {
+        assert_int_equal(quire_step_begin(cache, NULL, &step), QUIRE_OK);
+        status = quire_step_add(step, seq, prompt + WHOLE_TOKENS, 1);
+        if (status == QUIRE_EAGAIN)
+            quire_step_cancel(step);
+    }
+    assert_int_equal(status, QUIRE_OK);
+    assert_int_equal(quire_step_submit(step), QUIRE_OK);
+    assert_int_equal(quire_step_await_layer(step, 0), QUIRE_OK);
+    assert_int_equal(quire__device_stream_synchronize(cache->device, step->stream), QUIRE_OK);
+    assert_keys(cache, seq, prompt, WHOLE_TOKENS);
+    assert_int_equal(quire_step_commit(step), QUIRE_OK);
+    quire_cache_close(cache);
+}
+
+/* More restores than the mover has batches for, so that the last ones join a batch under way; the very last is spoiled. */
+static void a_restore_that_fails_frees_no_slot_that_a_copy_still_writes(void **state)
+{
+    enum { DEVICE_BLOCKS = 2 * OTHERS + 4 };
+    int32_t prompt[STEP_TOKENS];
+    quire_cache *cache = cache_in_parts(DEVICE_BLOCKS);
+    quire_hit hit;
+
+    (void)state;
+    to_the_host(cache, OTHERS, OTHER_TOKENS, DEVICE_BLOCKS);
+    spoil_block_of(cache, 1000 * (OTHERS - 1));
+    link_of(cache, 1000);
+    for (int32_t i = 0; i < OTHERS; i++) {
+        quire_seq seq = small_open(cache, 0);
+        small_tokens(prompt, OTHER_TOKENS + 1, 1000 * i);
+        assert_int_equal(quire_seq_match(cache, seq, prompt, OTHER_TOKENS + 1, &hit), QUIRE_OK);
+        assert_int_equal(hit.host, OTHER_TOKENS);
+        assert_int_equal(quire_seq_close(cache, seq), QUIRE_OK);
+    }
+    while (small_stats(cache).restore_failures == 0)
+        assert_int_equal(quire_cache_poll(cache), QUIRE_OK);
+    small_tokens(prompt, STEP_TOKENS, 1 << 20);
+    quire_seq seq = small_prompt(cache, 0, prompt, STEP_TOKENS, NULL);
+    small_sweep(cache);
+    assert_int_equal(quire_cache_drain(cache, WAIT_US), QUIRE_OK);
+    assert_keys(cache, seq, prompt, STEP_TOKENS);
+    quire_cache_close(cache);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -155,6 +301,8 @@ int main(void)
         cmocka_unit_test(a_restore_that_fails_takes_its_rows_out_of_the_step),
         cmocka_unit_test(removing_a_layers_wait_for_its_part_is_seen),
         cmocka_unit_test(a_step_starts_before_its_restore_has_ended),
+        cmocka_unit_test(a_step_waits_for_what_comes_before_a_restore_that_failed),
+        cmocka_unit_test(a_restore_that_fails_frees_no_slot_that_a_copy_still_writes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

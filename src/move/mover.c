@@ -336,23 +336,25 @@ static quire_status enqueue_staged(quire__mover *mover, direction *way, const ba
     return QUIRE_OK;
 }
 
-/* What could not be enqueued in full is synchronised before it is reported, so that no copy of it runs later. */
+/* Copies of the batch that are enqueued end first: who hears that a move has failed gives its slots to others. */
+static void batch_fail(quire__mover *mover, direction *way, batch *what)
+{
+    (void)quire__device_stream_synchronize(mover->config.device, way->stream);
+    if (way->staged)
+        (void)quire__device_stream_synchronize(mover->config.device, way->staging.kernels);
+    what->failed = true;
+}
+
 static void batch_enqueue(quire__mover *mover, direction *way, batch *what, uint32_t count, uint64_t ticket)
 {
-    quire__device *device = mover->config.device;
-
     if (what->failed)
         return;
     quire_status status = wait_for_step(mover, way->staged ? way->staging.kernels : way->stream, ticket);
     if (status == QUIRE_OK)
         status = (way->staged ? enqueue_staged : enqueue_parts)(mover, way, what, count);
-    if (status != QUIRE_OK) {
-        (void)quire__device_stream_synchronize(device, way->stream);
-        if (way->staged)
-            (void)quire__device_stream_synchronize(device, way->staging.kernels);
-        what->failed = true;
-    }
-    if (quire__device_capabilities(device) & QUIRE__DEVICE_IMMEDIATE)
+    if (status != QUIRE_OK)
+        batch_fail(mover, way, what);
+    if (quire__device_capabilities(mover->config.device) & QUIRE__DEVICE_IMMEDIATE)
         measure(way, what);
 }
 
@@ -377,8 +379,10 @@ static void start_batch(quire__mover *mover, direction *way, const quire__plan *
     }
     if (what == NULL)
         return;
-    if (failed)
-        what->failed = true;
+    if (failed && what->count == count)
+        what->failed = true; /* nothing of it is enqueued */
+    else if (failed)
+        batch_fail(mover, way, what); /* they have joined a batch that is under way */
     uint32_t hole = type == QUIRE__MOVE_OFFLOAD ? QUIRE__MOVER_HOLE_OFFLOAD_AFTER_STEP
                                                 : QUIRE__MOVER_HOLE_RESTORE_AFTER_STEP;
     batch_enqueue(mover, way, what, count, mover->holes & hole ? 0 : ticket);
@@ -501,12 +505,20 @@ void quire__mover_poll(quire__mover *mover, quire__completion_fn fn, void *arg)
 
 /* ---- restores in parts --------------------------------------------------------------------------------------- */
 
-/* The batch of that number, or NULL when it has ended and been reported. */
+/* The last batch up to that number that was enqueued, or NULL when all of them have ended. One that failed before it was
+ * enqueued has no events, and says nothing of those before it, which may still be running. */
 static batch *restore_of(quire__mover *mover, uint64_t mark)
 {
     direction *way = &mover->restore;
-    uint64_t oldest = way->begun - way->batch_count + 1;
-    return mark < oldest || mark > way->begun ? NULL : &way->batches[(way->first_batch + (mark - oldest)) % BATCHES];
+    uint64_t before = way->begun - way->batch_count; /* what has ended and been reported */
+
+    QUIRE__ASSERT(mark <= way->begun);
+    for (; mark > before; mark--) {
+        batch *what = &way->batches[(way->first_batch + (mark - before - 1)) % BATCHES];
+        if (!what->failed)
+            return what;
+    }
+    return NULL;
 }
 
 uint64_t quire__mover_restore_mark(const quire__mover *mover)
@@ -517,7 +529,7 @@ uint64_t quire__mover_restore_mark(const quire__mover *mover)
 bool quire__mover_restore_begun(quire__mover *mover, uint64_t mark)
 {
     batch *what = restore_of(mover, mark);
-    return what == NULL || what->failed || part_ended(mover, what, 0);
+    return what == NULL || part_ended(mover, what, 0);
 }
 
 quire_status quire__mover_restore_wait(quire__mover *mover, uint64_t mark, uint32_t part, quire__stream *stream)
@@ -525,7 +537,7 @@ quire_status quire__mover_restore_wait(quire__mover *mover, uint64_t mark, uint3
     const batch *what = restore_of(mover, mark);
 
     QUIRE__ASSERT(part < mover->restore.parts);
-    if (what == NULL || what->failed || (mover->holes & QUIRE__MOVER_HOLE_PARTS))
+    if (what == NULL || (mover->holes & QUIRE__MOVER_HOLE_PARTS))
         return QUIRE_OK;
     return quire__device_stream_wait(mover->config.device, stream, what->events[part]);
 }

@@ -31,6 +31,13 @@ typedef struct member {
     uint32_t added;          /* in the step under way */
 } member;
 
+/* What a reading has of one sequence: elements of `gathered` and floats of `out`. */
+typedef struct reading_row {
+    size_t gathered, gathered_count, out, out_count;
+    int member;
+    bool lost; /* its restore failed, so what it read is of no interest */
+} reading_row;
+
 /* One enqueued read whose result is compared after the next synchronisation. */
 typedef struct reading {
     struct reading *next;
@@ -43,7 +50,8 @@ typedef struct reading {
     kept *expected_bytes;
     size_t out_floats, gathered_elements;
     uint64_t step;
-    bool ignored; /* rows of its step lost their restores, so what they read is of no interest */
+    reading_row rows[MOST_SEQUENCES];
+    uint32_t row_count;
 } reading;
 
 typedef struct world {
@@ -163,19 +171,28 @@ static void reading_free(reading *r)
     free(r);
 }
 
-static bool reading_compare(world *w, const reading *r)
+static bool row_compare(world *w, const reading *r, const reading_row *row)
 {
-    if (r->ignored)
+    if (row->lost)
         return true;
-    if (r->gathered_elements > 0 && memcmp(r->gathered, r->expected_bytes, r->gathered_elements * sizeof(kept)) != 0)
+    if (memcmp(r->gathered + row->gathered * sizeof(kept), r->expected_bytes + row->gathered,
+               row->gathered_count * sizeof(kept)) != 0)
         return wrong(w, "step %llu: bytes in the arena are not those that were written for their tokens",
                      (unsigned long long)r->step);
     for (int layer = 0; layer < LAYERS * ATTENTION; layer++)
-        for (size_t i = 0; i < r->out_floats; i++)
+        for (size_t i = row->out; i < row->out + row->out_count; i++)
             if (!(fabsf(r->out[layer][i] - r->expected_out[layer][i]) < 1e-4f))
                 return wrong(w, "step %llu: attention read wrong keys or values (%g, expected %g)",
                              (unsigned long long)r->step, (double)r->out[layer][i],
                              (double)r->expected_out[layer][i]);
+    return true;
+}
+
+static bool reading_compare(world *w, const reading *r)
+{
+    for (uint32_t row = 0; row < r->row_count; row++)
+        if (!row_compare(w, r, &r->rows[row]))
+            return false;
     return true;
 }
 
@@ -221,6 +238,7 @@ static void expect_attention(const uint64_t *states, uint32_t keys, uint32_t lay
 static void prepare_gather(world *w, reading *r, const quire_view *view, uint32_t tokens)
 {
     uint32_t at = 0, pieces = tokens * LAYERS * 2 * KV_HEADS;
+    size_t out = 0;
 
     r->gathered_elements = (size_t)pieces * HEAD_DIM;
     r->gathered = device_floats(w, r->gathered_elements); /* at least as large */
@@ -229,10 +247,17 @@ static void prepare_gather(world *w, reading *r, const quire_view *view, uint32_
     for (uint32_t row = 0; row < w->cache->step.row_count; row++) {
         uint32_t seq = w->cache->step.rows[row].seq, blocks, changed;
         const int32_t *table = quire__book_seq_table(w->cache->book, seq, &blocks, &changed, false);
-        member *m = NULL;
+        int index = 0;
         for (int i = 0; i < MOST_SEQUENCES; i++)
             if (w->members[i].open && (uint32_t)w->members[i].handle - 1 == seq)
-                m = &w->members[i];
+                index = i;
+        member *m = &w->members[index];
+        r->rows[row] = (reading_row){.gathered = (size_t)at * HEAD_DIM,
+                                     .gathered_count = (size_t)(m->length + m->added) * LAYERS * 2 * HEAD_DIM,
+                                     .out = out,
+                                     .out_count = (size_t)m->added * QUERY_FLOATS,
+                                     .member = index};
+        out += r->rows[row].out_count;
         uint64_t states[LONGEST];
         prefix_states(m, m->length + m->added, states);
         for (uint32_t t = 0; t < m->length + m->added; t++)
@@ -244,6 +269,7 @@ static void prepare_gather(world *w, reading *r, const quire_view *view, uint32_
                     r->expected_bytes[(size_t)at * HEAD_DIM + d] = keep(element(states[t], part / 2, part % 2, d));
             }
     }
+    r->row_count = w->cache->step.row_count;
 }
 
 static bool enqueue_gather(world *w, reading *r, const quire_view *view)
@@ -425,19 +451,27 @@ static bool add_member(world *w, quire_step *step, member *m, bool *late)
     return must(w, status, "add");
 }
 
-/* A commit in which restores failed that rows ran ahead of: those rows have lost what the others have won. */
+static void ignore_reading_of(world *w, int member)
+{
+    for (uint32_t row = 0; w->readings != NULL && row < w->readings->row_count; row++)
+        if (member < 0 || w->readings->rows[row].member == member)
+            w->readings->rows[row].lost = true;
+}
+
+/* A commit in which restores failed that rows ran ahead of: those have lost their tokens of this step, the others have not. */
 static bool take_losses(world *w)
 {
     w->result->lost++;
-    if (w->readings != NULL)
-        w->readings->ignored = true;
     for (int i = 0; i < MOST_SEQUENCES; i++) {
         member *m = &w->members[i];
         if (m->added == 0)
             continue;
+        uint32_t whole = m->length + m->added;
         m->added = 0;
         if (!settle(w, m))
             return false;
+        if (m->length < whole)
+            ignore_reading_of(w, i);
     }
     return true;
 }
@@ -445,8 +479,8 @@ static bool take_losses(world *w)
 static bool end_step(world *w, quire_step *step, const bool *late)
 {
     if (chance(w, 8)) {
-        if (step->restore > 0 && w->readings != NULL) /* a restore may fail that its rows ran ahead of, and nobody will say so */
-            w->readings->ignored = true;
+        if (step->restore > 0) /* a restore may fail that its rows ran ahead of, and nobody will say so */
+            ignore_reading_of(w, -1);
         quire_step_cancel(step);
         for (int i = 0; i < MOST_SEQUENCES; i++)
             w->members[i].added = 0;
