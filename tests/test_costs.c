@@ -85,11 +85,15 @@ static void a_slow_link_recomputes_and_a_fast_one_restores(void **state)
     hit = match(cache, prompt);
     assert_int_equal(hit.host, 0);
     assert_int_equal(small_stats(cache).restores_declined, 1);
+    assert_true(small_stats(cache).tokens_declined >= PROMPT / 2);
+    assert_true(small_stats(cache).restore_block_us > small_stats(cache).compute_block_us);
 
     assert_int_equal(quire_cache_prefill_rate(cache, break_even / 4), QUIRE_OK); /* and four times as slow */
     hit = match(cache, prompt);
     assert_true(hit.host >= PROMPT / 2); /* what the other prompt left is on the device */
     assert_int_equal(small_stats(cache).restores_declined, 1);
+    assert_true(small_stats(cache).restore_block_us < small_stats(cache).compute_block_us);
+    assert_int_equal(small_stats(cache).tokens_busy, 0);
     assert_int_equal(quire_cache_check(cache), QUIRE_OK);
     quire_cache_close(cache);
 }
@@ -155,6 +159,62 @@ static void many_blocks_are_worth_a_queue_that_few_are_not(void **state)
     quire_cache_close(cache);
 }
 
+/* A prompt that shares `common` tokens of the host prompt's last block, and nothing of the next. */
+static quire_hit match_part(quire_cache *cache, const int32_t *prompt, uint32_t blocks, uint32_t common)
+{
+    int32_t tokens[PROMPT + 1];
+    quire_hit hit;
+    quire_seq seq = small_open(cache, 0);
+
+    memcpy(tokens, prompt, sizeof tokens);
+    for (uint32_t i = blocks * SMALL_BLOCK_TOKENS + common; i < PROMPT; i++)
+        tokens[i] += 100000;
+    assert_int_equal(quire_seq_match(cache, seq, tokens, (blocks + 1) * SMALL_BLOCK_TOKENS + 1, &hit), QUIRE_OK);
+    assert_int_equal(quire_seq_wait(cache, seq, WAIT_US), QUIRE_OK);
+    assert_int_equal(quire_seq_close(cache, seq), QUIRE_OK);
+    return hit;
+}
+
+/* Part of a block: costs decide where they are known, else half of it must be wanted. */
+static void part_of_a_block_is_restored_when_that_is_cheaper(void **state)
+{
+    static const struct { double prefill_rate; uint32_t common; bool restored; } cases[] = {
+        {0, 1, false}, {0, 2, true}, {1e-3, 1, true}, {1e12, 3, false}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        int32_t prompt[PROMPT + 1];
+        quire_cache *cache = cache_with_host_prompt(0, prompt);
+        measure(cache);
+        /* The other prompt was restored last, and left of this one the first block. */
+        assert_int_equal(quire_cache_prefill_rate(cache, cases[i].prefill_rate), QUIRE_OK);
+        quire_hit hit = match_part(cache, prompt, 1, cases[i].common);
+        assert_int_equal(hit.partial, cases[i].restored ? cases[i].common : 0);
+        assert_int_equal(hit.host, hit.partial);
+        assert_int_equal(small_stats(cache).tokens_declined, cases[i].restored ? 0 : cases[i].common);
+        quire_cache_close(cache);
+    }
+}
+
+/* What sequences hold leaves no room: the tokens that stay on the host are counted, and why. */
+static void tokens_left_on_the_host_for_want_of_room_are_counted(void **state)
+{
+    enum { HELD = BLOCKS - 4 };
+    int32_t prompt[PROMPT + 1], other[PROMPT];
+
+    (void)state;
+    quire_cache *cache = cache_with_host_prompt(0, prompt);
+    small_tokens(other, PROMPT, 5000);
+    quire_seq holder = small_prompt(cache, 0, other, HELD * SMALL_BLOCK_TOKENS, NULL);
+    quire_hit hit = match(cache, prompt);
+    assert_int_equal(hit.host, (BLOCKS - HELD) * SMALL_BLOCK_TOKENS);
+    assert_int_equal(small_stats(cache).tokens_no_room, PROMPT - SMALL_BLOCK_TOKENS - hit.host);
+    assert_int_equal(small_stats(cache).tokens_declined + small_stats(cache).tokens_busy, 0);
+    assert_int_equal(quire_seq_close(cache, holder), QUIRE_OK);
+    small_sweep(cache);
+    quire_cache_close(cache);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -162,6 +222,8 @@ int main(void)
         cmocka_unit_test(a_link_that_became_fast_is_noticed),
         cmocka_unit_test(an_unknown_rate_restores_everything),
         cmocka_unit_test(many_blocks_are_worth_a_queue_that_few_are_not),
+        cmocka_unit_test(part_of_a_block_is_restored_when_that_is_cheaper),
+        cmocka_unit_test(tokens_left_on_the_host_for_want_of_room_are_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -49,6 +49,28 @@ static size_t cut_letters(char *text, char **letters, size_t most)
     return count;
 }
 
+/* Paragraphs, as many as go into a piece. */
+static int cut_pieces(demo_texts *t, const char *text, infer_error *error)
+{
+    while (*text && t->pieces < DEMO_PIECES) {
+        size_t length = 0, next = 0;
+        while (text[next] && (length == 0 || next <= DEMO_PIECE_CHARACTERS)) {
+            const char *end = strstr(text + next, "\n\n");
+            size_t to = end ? (size_t)(end - text) : strlen(text);
+            if (length && to > DEMO_PIECE_CHARACTERS) break;
+            length = to;
+            next = end ? to + 2 : to;
+        }
+        char *piece = malloc(length + 1);
+        if (!piece) return infer_fail(error, "no memory for the texts");
+        memcpy(piece, text, length);
+        piece[length] = 0;
+        t->piece[t->pieces++] = piece;
+        text += next;
+    }
+    return 0;
+}
+
 int demo_texts_read(demo_texts *t, const char *folder, infer_error *error)
 {
     t->handbook = read_file(folder, "handbook.txt", error);
@@ -56,6 +78,7 @@ int demo_texts_read(demo_texts *t, const char *folder, infer_error *error)
     t->questions_file = t->letters ? read_file(folder, "handbook.questions.txt", error) : NULL;
     t->letter_questions_file = t->questions_file ? read_file(folder, "letters.questions.txt", error) : NULL;
     if (!t->letter_questions_file) return -1;
+    if (cut_pieces(t, t->handbook, error) || cut_pieces(t, t->letters, error)) return -1;
     t->questions = cut_lines(t->questions_file, t->question, DEMO_QUESTIONS);
     t->letter_questions = cut_lines(t->letter_questions_file, t->letter_question, DEMO_QUESTIONS);
     t->letter_count = cut_letters(t->letters, t->letter, DEMO_LETTERS);
@@ -68,6 +91,7 @@ int demo_texts_read(demo_texts *t, const char *folder, infer_error *error)
 
 void demo_texts_free(demo_texts *t)
 {
+    for (size_t i = 0; i < t->pieces; i++) free(t->piece[i]);
     free(t->handbook);
     free(t->letters);
     free(t->questions_file);

@@ -9,7 +9,7 @@
 
 #include <stddef.h>
 
-enum { DEMO_QUESTIONS = 32, DEMO_LETTERS = 8 };
+enum { DEMO_QUESTIONS = 32, DEMO_LETTERS = 8, DEMO_PIECES = 32, DEMO_PIECE_CHARACTERS = 800 };
 
 /* Zero-initialise. */
 typedef struct demo_texts {
@@ -17,6 +17,8 @@ typedef struct demo_texts {
     char *questions_file, *letter_questions_file; /* what the arrays below point into */
     char *question[DEMO_QUESTIONS], *letter[DEMO_LETTERS], *letter_question[DEMO_QUESTIONS];
     size_t questions, letter_count, letter_questions; /* two questions a letter, in the letters' order */
+    char *piece[DEMO_PIECES]; /* handbook and letters in pieces of a few paragraphs */
+    size_t pieces;
 } demo_texts;
 
 int demo_texts_read(demo_texts *texts, const char *folder, infer_error *error);

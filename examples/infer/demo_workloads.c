@@ -20,6 +20,8 @@ enum {
     PRUNE_EVERY = 8,
     AMPLE_TOKENS = 12288, /* arena of all workloads but d */
     TIGHT_TOKENS = 2304,  /* arena of d: one request about the handbook, and a little more */
+    TENTH_TOKENS = 288,   /* arena of f: one request, and less than a tenth of what all of them have */
+    PIECE_ANSWER_TOKENS = 6,
     HOST_TOKENS = 12288   /* host tier */
 };
 
@@ -94,6 +96,7 @@ static int keep_answer(stage *s, const engine_output *output)
     memcpy(answer->tokens, output->tokens, output->count * sizeof *answer->tokens);
     run->answer_count++;
     run->generated_tokens += output->count;
+    run->working_set += output->count;
     return 0;
 }
 
@@ -113,6 +116,7 @@ static int keep_result(stage *s, const job *j, uint32_t number, size_t reusable)
     run->computed += r.computed;
     run->preemptions += r.preemptions;
     run->reusable += reusable;
+    run->working_set += r.prompt_tokens - reusable;
     run->reused += r.prompt_hit;
     if (r.prompt_hit > reusable) run->foreign += r.prompt_hit - reusable;
     if (reusable && (double)r.prompt_hit / (double)reusable < run->least_reuse)
@@ -293,6 +297,24 @@ static int run_tenants(stage *s)
     return status;
 }
 
+/* Many short documents, each asked about twice, in an arena that holds a tenth of them: when one's turn comes again it has long
+ * been evicted. */
+static int run_tenth(stage *s)
+{
+    static const char *const questions[ROUNDS] = { "Say in one sentence what this is about.", "Which numbers are in it?" };
+    const demo_texts *t = s->demo->texts;
+    int status = 0;
+    s->total = ROUNDS * t->pieces;
+    for (size_t i = 0; !status && i < ROUNDS * t->pieces; i++) {
+        token_list prompt = { 0 };
+        job j = { .prompt = &prompt, .most_tokens = PIECE_ANSWER_TOKENS, .branches = 1 };
+        status = ask(s, t->piece[i % t->pieces], questions[i / t->pieces], &prompt);
+        if (!status) status = serve(s, &j, 1);
+        token_list_free(&prompt);
+    }
+    return status;
+}
+
 static const struct {
     const char *title;
     int (*run)(stage *s);
@@ -303,6 +325,7 @@ static const struct {
     { "c  four branches, pruned", run_branches, AMPLE_TOKENS },
     { "d  all of it in a small arena", run_tight, TIGHT_TOKENS },
     { "e  two tenants, same prompts", run_tenants, AMPLE_TOKENS },
+    { "f  ten times the arena, twice", run_tenth, TENTH_TOKENS },
 };
 
 const char *demo_workload_title(size_t index)
@@ -330,6 +353,7 @@ int demo_workload_run(demo *d, size_t index, bool reuse, demo_run *run, infer_er
     if (status) return -1;
     if (quire_cache_stats(session->cache, &run->stats) || quire_cache_check(session->cache))
         return infer_fail(error, "workload %c: %s", s.name, quire_error_text());
+    run->arena = run->stats.device_total * quire_cache_options(session->cache)->block_tokens;
     return 0;
 }
 

@@ -1,4 +1,4 @@
-/* demo_workloads.h: the five workloads of quire-demo, each run with the cache off and on.
+/* demo_workloads.h: the six workloads of quire-demo, each run with the cache off and on.
  *
  * Errors: see error.h.
  */
@@ -8,7 +8,7 @@
 #include "demo_texts.h"
 #include "session.h"
 
-enum { DEMO_WORKLOADS = 5 };
+enum { DEMO_WORKLOADS = 6 };
 
 typedef struct demo_answer {
     int32_t *tokens;
@@ -27,6 +27,8 @@ typedef struct demo_run {
     double least_reuse;        /* the smallest reused / reusable of a request; 1 when nothing was reusable */
     size_t device, host, computed, preemptions;
     size_t foreign;            /* tokens taken from another tenant: workload e */
+    size_t working_set;        /* different tokens: of prompts, what was not seen before, and all that was generated */
+    size_t arena;              /* tokens that fit it */
     quire_stats stats;
     double seconds;            /* while requests were served */
 } demo_run;

@@ -558,6 +558,11 @@ typedef struct quire_stats {
     uint64_t block_bytes;
     /* evicted blocks that the host did not have: write-back had not come to them in time; selective found them not worth it */
     uint64_t offloads_missed, offloads_declined;
+    /* Prompt tokens that a match found on the host and left there, to be computed: since that was cheaper by what had been
+     * measured (with nothing measured: since they were less than half a block); since no slot was to be had on the device for
+     * them; since another move had their block. What was cheaper to restore and was not restored is the last two. */
+    uint64_t tokens_declined, tokens_no_room, tokens_busy;
+    double restore_block_us, compute_block_us; /* what the first is decided by: of a block, as measured until now; 0: not yet */
 } quire_stats;
 
 QUIRE_API quire_status quire_cache_stats(quire_cache *cache, quire_stats *stats);

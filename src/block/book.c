@@ -687,6 +687,9 @@ void quire__book_stats(const quire__book *book, quire_stats *stats)
     stats->evictions_device = counters->evictions_device;
     stats->evictions_host = counters->evictions_host;
     stats->restores_declined = counters->restores_declined;
+    stats->tokens_declined = counters->tokens_declined;
+    stats->tokens_no_room = counters->tokens_no_room;
+    stats->tokens_busy = counters->tokens_busy;
     stats->offloads_missed = counters->offloads_missed;
     stats->offloads_declined = counters->offloads_declined;
     stats->events_lost = book->events.lost;

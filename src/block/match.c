@@ -43,15 +43,15 @@ static bool partial_fits(const quire__book *book, uint32_t count)
     return quire__chain_blocks_of(book, count) < quire__pool_present(&book->pool);
 }
 
-/* Part of a block is worth a restore when it is at least half, and computing it is not cheaper. */
+/* Part of a block is worth a restore when computing it is not cheaper; where that is not known, when it is at least half. */
 static bool partial_worth(const quire__book *book, uint32_t node, uint32_t common)
 {
     const quire__costs *costs = &book->costs;
     if (book->pool.nodes[node].slot[QUIRE_TIER_DEVICE] != QUIRE__NONE)
         return true;
-    return common >= book->config.block_tokens / 2 &&
-           (costs->compute_block_us == 0 || costs->compute_block_us * common / book->config.block_tokens >
-                                                costs->restore_wait_us + costs->restore_block_us);
+    if (costs->compute_block_us == 0 || costs->restore_block_us == 0)
+        return common >= book->config.block_tokens / 2;
+    return costs->compute_block_us * common / book->config.block_tokens > costs->restore_wait_us + costs->restore_block_us;
 }
 
 static uint32_t last_of(const quire__chain *chain)
@@ -131,18 +131,29 @@ static bool restore(quire__book *book, quire__chain *chain, uint32_t node, uint3
 
 enum { DECLINED_AT_MOST = 63 /* in a row; then one is restored all the same, or a link that became fast would never be seen */ };
 
-/* How many blocks of the prompt could be restored, from `node` on. */
-static uint32_t count_restorable(const quire__book *book, const quire__chain *chain, const int32_t *tokens, uint32_t limit,
-                                 uint32_t node)
+/* How many blocks of the prompt could be restored, from `node` on, which is its block `from`. */
+static uint32_t count_restorable(const quire__book *book, uint32_t domain, const int32_t *tokens, uint32_t from,
+                                 uint32_t limit, uint32_t *node)
 {
     uint32_t count = 0;
-    while (node != QUIRE__NONE && chain->blocks + count < limit && restorable(book, node)) {
+    while (*node != QUIRE__NONE && from + count < limit && restorable(book, *node)) {
         count++;
-        if (chain->blocks + count < limit)
-            node = quire__prefix_child(&book->prefix, chain->domain, node,
-                                       tokens + (size_t)(chain->blocks + count) * book->config.block_tokens);
+        *node = from + count < limit ? quire__prefix_child(&book->prefix, domain, *node, tokens + (size_t)(from + count) *
+                                                                                             book->config.block_tokens)
+                                     : QUIRE__NONE;
     }
     return count;
+}
+
+/* The prompt's tokens in the tree from its block `from` on, which is `node` and cannot be restored now. */
+static void count_busy(quire__book *book, uint32_t domain, const int32_t *tokens, uint32_t from, uint32_t limit, uint32_t node)
+{
+    const uint32_t block_tokens = book->config.block_tokens;
+    while (node != QUIRE__NONE && from < limit) {
+        book->counters.tokens_busy += block_tokens;
+        if (++from < limit)
+            node = quire__prefix_child(&book->prefix, domain, node, tokens + (size_t)from * block_tokens);
+    }
 }
 
 /* Is it cheaper to restore so many blocks, in so many moves, than to compute them? A restore waits for those in flight first;
@@ -156,6 +167,7 @@ static bool worth_restoring(quire__book *book, uint32_t blocks, uint32_t moves)
     bool worth = cheaper || book->declined >= DECLINED_AT_MOST;
     book->declined = worth ? 0 : book->declined + 1;
     book->counters.restores_declined += !worth;
+    book->counters.tokens_declined += worth ? 0 : (uint64_t)blocks * book->config.block_tokens;
     return worth;
 }
 
@@ -173,6 +185,17 @@ static void take_missing(quire__book *book, quire__chain *chain, const int32_t *
                                        tokens + (size_t)chain->blocks * book->config.block_tokens);
 }
 
+/* Restores the end of a path, of whose block the prompt has the start; else 0. A whole block has been counted before. */
+static uint32_t restore_partial(quire__book *book, quire__chain *chain, uint32_t node, uint32_t common, uint32_t spare,
+                                quire__plan *plan)
+{
+    if (restore(book, chain, node, spare, plan))
+        return common;
+    if (common < book->config.block_tokens)
+        *(restorable(book, node) ? &book->counters.tokens_no_room : &book->counters.tokens_busy) += common;
+    return 0;
+}
+
 /* Shares a block of which only the start is the prompt's. Returns how many tokens. */
 static uint32_t take_partial(quire__book *book, quire__chain *chain, const int32_t *tokens, uint32_t count,
                              uint32_t spare, quire__plan *plan)
@@ -181,10 +204,19 @@ static uint32_t take_partial(quire__book *book, quire__chain *chain, const int32
     uint32_t most = smaller(findable(count) - matched, book->config.block_tokens);
     uint32_t node = quire__prefix_nearest(&book->prefix, chain->domain, last_of(chain), tokens + matched, most,
                                           &common);
-    if (node == QUIRE__NONE || !partial_worth(book, node, common))
+    if (node == QUIRE__NONE)
         return 0;
-    if (book->pool.nodes[node].slot[QUIRE_TIER_DEVICE] == QUIRE__NONE)
-        return restore(book, chain, node, spare, plan) ? common : 0;
+    if (!partial_worth(book, node, common)) {
+        book->counters.tokens_declined += common;
+        return 0;
+    }
+    bool present = book->pool.nodes[node].slot[QUIRE_TIER_DEVICE] != QUIRE__NONE;
+    if (!partial_fits(book, count)) {
+        book->counters.tokens_no_room += present || common == book->config.block_tokens ? 0 : common;
+        return 0;
+    }
+    if (!present)
+        return restore_partial(book, chain, node, common, spare, plan);
     quire__residency_hold(book, last_of(chain), node);
     chain->nodes[chain->blocks] = node;
     chain->table[chain->blocks] = (int32_t)book->pool.nodes[node].slot[QUIRE_TIER_DEVICE];
@@ -226,21 +258,25 @@ typedef struct quire__found {
     uint32_t last, last_present; /* their last nodes, or QUIRE__NONE */
     uint32_t missing;         /* the first one without a device slot, or QUIRE__NONE */
     uint32_t partial, common; /* the node that goes on with so many tokens of the prompt, or QUIRE__NONE */
+    uint32_t busy;            /* the next one, which cannot be restored now, or QUIRE__NONE */
+    uint32_t declined;        /* tokens of the next one that are not worth a restore */
 } quire__found;
 
 static quire__found find(const quire__book *book, uint32_t domain, const int32_t *tokens, uint32_t count)
 {
     const uint32_t block_tokens = book->config.block_tokens, limit = findable(count) / block_tokens;
     quire__found found = {
-        .last = QUIRE__NONE, .last_present = QUIRE__NONE, .missing = QUIRE__NONE, .partial = QUIRE__NONE};
+        .last = QUIRE__NONE, .last_present = QUIRE__NONE, .missing = QUIRE__NONE, .partial = QUIRE__NONE, .busy = QUIRE__NONE};
 
     for (; found.blocks < limit; found.blocks++) {
         uint32_t node = quire__prefix_child(&book->prefix, domain, found.last, tokens + (size_t)found.blocks * block_tokens);
         if (node == QUIRE__NONE)
             break;
         bool present = book->pool.nodes[node].slot[QUIRE_TIER_DEVICE] != QUIRE__NONE;
-        if (!present && !restorable(book, node))
+        if (!present && !restorable(book, node)) {
+            found.busy = node;
             break;
+        }
         if (!present && found.missing == QUIRE__NONE)
             found.missing = node;
         found.last = node;
@@ -253,9 +289,13 @@ static quire__found find(const quire__book *book, uint32_t domain, const int32_t
     if (left > 0 && partial_fits(book, count) && !quire__side_whole(book))
         found.partial = quire__prefix_nearest(&book->prefix, domain, found.last, tokens + (size_t)found.blocks * block_tokens,
                                               smaller(left, block_tokens), &found.common);
-    if (found.partial != QUIRE__NONE && (!partial_worth(book, found.partial, found.common) ||
-        (book->pool.nodes[found.partial].slot[QUIRE_TIER_DEVICE] == QUIRE__NONE && !restorable(book, found.partial))))
+    if (found.partial != QUIRE__NONE && !partial_worth(book, found.partial, found.common)) {
+        found.declined = found.common;
         found.partial = QUIRE__NONE;
+    } else if (found.partial != QUIRE__NONE && book->pool.nodes[found.partial].slot[QUIRE_TIER_DEVICE] == QUIRE__NONE &&
+               !restorable(book, found.partial)) {
+        found.partial = QUIRE__NONE;
+    }
     return found;
 }
 
@@ -301,7 +341,7 @@ static uint32_t take_groups_partial(quire__book *book, quire__chain *chain, cons
         !quire__side_fits(book, found->partial, blocks, length, &want, &most))
         return 0;
     if (!present)
-        return restore(book, chain, found->partial, spare, plan) ? found->common : 0;
+        return restore_partial(book, chain, found->partial, found->common, spare, plan);
     quire__residency_hold(book, last_of(chain), found->partial);
     chain->nodes[chain->blocks] = found->partial;
     chain->table[chain->blocks] = (int32_t)book->pool.nodes[found->partial].slot[QUIRE_TIER_DEVICE];
@@ -342,6 +382,9 @@ static void take_groups(quire__book *book, quire__chain *chain, const int32_t *t
     const bool counted = chain->blocks > 0;
     if (blocks > found.present)
         take_missing(book, chain, tokens, blocks - found.present, found.missing, spare, plan);
+    count_busy(book, chain->domain, tokens, found.blocks, findable(count) / book->config.block_tokens, found.busy);
+    book->counters.tokens_declined += worth ? found.declined : 0;
+    book->counters.tokens_no_room += (uint64_t)(blocks - chain->blocks) * book->config.block_tokens;
     if (chain->blocks < blocks) { /* no room for the rest; then the windows are others */
         quire__side_want want = {.restoring = worth};
         uint32_t node = last_of(chain), fit = fitting(book, &node, chain->blocks, &want);
@@ -405,12 +448,16 @@ void quire__match_take(quire__book *book, quire__chain *chain, const int32_t *to
     const uint32_t spare = quire__chain_watermark(book, chain);
     uint32_t missing = take_present(book, chain, tokens, limit);
     const bool counted = chain->blocks > 0;
-    uint32_t blocks = count_restorable(book, chain, tokens, limit, missing);
-    bool worth = worth_restoring(book, blocks, blocks);
+    uint32_t busy = missing, most = chain->blocks;
+    most += count_restorable(book, chain->domain, tokens, chain->blocks, limit, &busy);
+    count_busy(book, chain->domain, tokens, most, limit, busy);
+    bool worth = worth_restoring(book, most - chain->blocks, most - chain->blocks);
     if (worth)
-        take_missing(book, chain, tokens, blocks, missing, spare, plan);
+        take_missing(book, chain, tokens, most - chain->blocks, missing, spare, plan);
     uint32_t full = chain->blocks, partial = 0;
-    if (worth && findable(count) > full * block_tokens && partial_fits(book, count))
+    if (worth)
+        book->counters.tokens_no_room += (uint64_t)(most - full) * block_tokens;
+    if (worth && findable(count) > full * block_tokens)
         partial = take_partial(book, chain, tokens, count, spare, plan);
 
     chain->length = chain->matched = full * block_tokens + partial;

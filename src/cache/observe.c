@@ -20,7 +20,9 @@ quire_status quire_cache_stats(quire_cache *cache, quire_stats *stats)
     stats->size = sizeof *stats;
     quire__book_stats(cache->book, stats);
     quire__mover_stats_get(cache->mover, &moved);
+    stats->compute_block_us = cache->prefill_rate > 0 ? cache->options.block_tokens * 1e6 / cache->prefill_rate : 0;
     quire__cache_unlock(cache);
+    stats->restore_block_us = moved.restore_block_us;
     stats->offloads = moved.offloads;
     stats->offload_bytes = moved.offload_bytes;
     stats->offload_failures = moved.offload_failures;

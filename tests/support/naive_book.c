@@ -409,6 +409,17 @@ static void touch_host(naive_book *book, const int *blocks, int count)
     }
 }
 
+/* Of a prompt that could not be restored from block `b` on: full blocks in the tree. */
+static void count_left(naive_book *book, uint64_t domain, int b, const int32_t *tokens, uint32_t left)
+{
+    const uint32_t size = book->config.block_tokens;
+    for (bool busy = false; b != NAIVE_NONE && left >= size; tokens += size, left -= size) {
+        busy |= in_flight(book, b, HOST);
+        *(busy ? &book->stats.tokens_busy : &book->stats.tokens_no_room) += size;
+        b = left >= 2 * size ? child_with(book, domain, b, tokens + size) : NAIVE_NONE;
+    }
+}
+
 void naive_match(naive_book *book, int s, const int32_t *tokens, uint32_t count, quire_hit *hit)
 {
     naive_seq *seq = &book->seq[s];
@@ -421,20 +432,25 @@ void naive_match(naive_book *book, int s, const int32_t *tokens, uint32_t count,
             break;
         if (book->block[b].place[DEVICE] != NAIVE_NOWHERE)
             take_shared(book, s, b);
-        else if (!take_restore(book, s, b, spare))
+        else if (!take_restore(book, s, b, spare)) {
+            count_left(book, seq->domain, b, tokens + seq->length, left);
             break;
+        }
         seq->length += size;
         left -= size;
         parent = b;
     }
-    if (left > 0 && blocks_of(book, count) < book->config.device_slots) {
-        int b = nearest(book, seq->domain, parent, tokens + seq->length, left < size ? left : size, &of_it);
-        bool here = b != NAIVE_NONE && book->block[b].place[DEVICE] != NAIVE_NOWHERE;
-        if (here)
-            take_shared(book, s, b);
-        if (here || (b != NAIVE_NONE && of_it >= size / 2 && take_restore(book, s, b, spare)))
-            partial = of_it;
-    }
+    int b = left > 0 ? nearest(book, seq->domain, parent, tokens + seq->length, left < size ? left : size, &of_it) : NAIVE_NONE;
+    bool here = b != NAIVE_NONE && book->block[b].place[DEVICE] != NAIVE_NOWHERE;
+    bool fits = blocks_of(book, count) < book->config.device_slots;
+    if (here && fits)
+        take_shared(book, s, b);
+    if (b != NAIVE_NONE && !here && of_it < size / 2)
+        book->stats.tokens_declined += of_it;
+    else if (b != NAIVE_NONE && fits && (here || take_restore(book, s, b, spare)))
+        partial = of_it;
+    else if (b != NAIVE_NONE && !here && of_it < size)
+        *(fits && in_flight(book, b, HOST) ? &book->stats.tokens_busy : &book->stats.tokens_no_room) += of_it;
     seq->length += partial;
     seq->matched = seq->length;
     *hit = (quire_hit){.tokens = seq->length, .partial = partial, .ready = 1};
