@@ -23,6 +23,14 @@ bool quire__sim_is_pinned(const quire__sim_memory *memory, const void *address)
     return false;
 }
 
+static bool bytes_mapped(const quire__sim_memory *memory, size_t first, size_t bytes)
+{
+    for (size_t i = first; i < first + bytes; i += memory->granule - i % memory->granule)
+        if (!memory->mapped[i / memory->granule])
+            return false;
+    return true;
+}
+
 bool quire__sim_there(const quire__sim_memory *memory, const void *address, size_t bytes)
 {
     const unsigned char *at = address;
@@ -32,10 +40,7 @@ bool quire__sim_there(const quire__sim_memory *memory, const void *address, size
             continue;
         if (bytes > memory->bytes - first)
             return false;
-        for (size_t i = first; memory->granule != 0 && i < first + bytes; i += memory->granule - i % memory->granule)
-            if (!memory->mapped[i / memory->granule])
-                return false;
-        return true;
+        return memory->granule == 0 || bytes_mapped(memory, first, bytes);
     }
     return false;
 }
@@ -53,16 +58,37 @@ static bool tensor_inside(const quire__sim_memory *memory, const quire_tensor *t
     return tokens <= 0 || inside(memory, tensor->data, elements, quire__dtype_bytes(tensor->dtype));
 }
 
-/* Whole blocks from the arena's start to the end of its allocation. */
-static int64_t block_count(const quire__sim_memory *memory, const unsigned char *arena, int64_t block_stride)
+/* The blocks from an arena's start to the end of its allocation. */
+typedef struct arena_bounds {
+    const quire__sim_memory *memory; /* the allocation; NULL: none */
+    size_t first;                    /* the arena's first byte in it */
+    size_t stride;
+    int64_t count;
+} arena_bounds;
+
+static arena_bounds arena_of(const quire__sim_memory *memory, const void *arena, int64_t block_stride)
 {
-    return block_stride > 0 ? (int64_t)quire__sim_reach(memory, arena) / block_stride : 0;
+    while (memory != NULL && (size_t)((uintptr_t)arena - (uintptr_t)memory->base) >= memory->bytes)
+        memory = memory->next;
+    if (memory == NULL || block_stride <= 0)
+        return (arena_bounds){0};
+    size_t first = (size_t)((const unsigned char *)arena - (const unsigned char *)memory->base);
+    return (arena_bounds){memory, first, (size_t)block_stride, (int64_t)((memory->bytes - first) / (size_t)block_stride)};
 }
 
-static bool block_there(const quire__sim_memory *memory, const unsigned char *arena, int64_t block_stride, int64_t block)
+static bool block_there(const arena_bounds *arena, int64_t block)
 {
-    return block >= 0 && block < block_count(memory, arena, block_stride) &&
-           quire__sim_there(memory, arena + block * block_stride, (size_t)block_stride);
+    if (block < 0 || block >= arena->count)
+        return false;
+    return arena->memory->granule == 0 ||
+           bytes_mapped(arena->memory, arena->first + (size_t)block * arena->stride, arena->stride);
+}
+
+/* Bytes from the arena's start on; the arena is looked up with a stride of 1. */
+static bool bytes_there(const arena_bounds *arena, int64_t offset, int64_t bytes)
+{
+    return offset >= 0 && bytes <= arena->count && offset <= arena->count - bytes &&
+           (arena->memory->granule == 0 || bytes_mapped(arena->memory, arena->first + (size_t)offset, (size_t)bytes));
 }
 
 static const char *rope_bounds(const quire__sim_memory *memory, const quire__append_args *args)
@@ -94,9 +120,9 @@ static const char *append_bounds(const quire__sim_memory *memory, const quire__a
     if (!tensor_inside(memory, &args->k, args->tokens, pages->kv_heads, k_dim) ||
         (v_dim > 0 && !tensor_inside(memory, &args->v, args->tokens, pages->kv_heads, v_dim)))
         return "append: k or v";
+    arena_bounds arena = arena_of(memory, pages->arena, pages->block_stride);
     for (int32_t i = 0; i < args->tokens; i++)
-        if (args->slots[i] >= 0 &&
-            !block_there(memory, pages->arena, pages->block_stride, args->slots[i] / pages->block_tokens))
+        if (args->slots[i] >= 0 && !block_there(&arena, args->slots[i] / pages->block_tokens))
             return "append: a slot past the arena or without memory";
     return rope_bounds(memory, args);
 }
@@ -105,9 +131,10 @@ static const char *convert_bounds(const quire__sim_memory *memory, const quire__
 {
     if (!inside(memory, args->pairs, args->count, sizeof *args->pairs))
         return "convert: pairs";
+    arena_bounds from = arena_of(memory, args->from.arena, args->from.block_stride);
+    arena_bounds to = arena_of(memory, args->to.arena, args->to.block_stride);
     for (int32_t i = 0; i < args->count; i++)
-        if (!block_there(memory, args->from.arena, args->from.block_stride, args->pairs[i].source) ||
-            !block_there(memory, args->to.arena, args->to.block_stride, args->pairs[i].destination))
+        if (!block_there(&from, args->pairs[i].source) || !block_there(&to, args->pairs[i].destination))
             return "convert: a block past the arena or without memory";
     return NULL;
 }
@@ -116,9 +143,9 @@ static const char *block_copy_bounds(const quire__sim_memory *memory, const quir
 {
     if (!inside(memory, args->pairs, args->count, sizeof *args->pairs))
         return "block copy: pairs";
+    arena_bounds arena = arena_of(memory, args->arena, args->block_stride);
     for (int32_t i = 0; i < args->count; i++)
-        if (!block_there(memory, args->arena, args->block_stride, args->pairs[i].source) ||
-            !block_there(memory, args->arena, args->block_stride, args->pairs[i].destination))
+        if (!block_there(&arena, args->pairs[i].source) || !block_there(&arena, args->pairs[i].destination))
             return "block copy: a block past the arena or without memory";
     if (args->tokens == NULL)
         return args->block_bytes > args->block_stride ? "block copy: more than a block" : NULL;
@@ -134,14 +161,13 @@ static const char *block_copy_bounds(const quire__sim_memory *memory, const quir
 
 static const char *pieces_bounds(const quire__sim_memory *memory, const quire__pieces_args *args)
 {
-    int64_t arena = (int64_t)quire__sim_reach(memory, args->arena);
+    arena_bounds arena = arena_of(memory, args->arena, 1);
     if (!inside(memory, args->offsets, args->count, sizeof *args->offsets))
         return "gather or scatter: offsets";
     if (!inside(memory, args->staging, args->count * args->piece_bytes, 1))
         return "gather or scatter: staging";
     for (int32_t i = 0; i < args->count; i++)
-        if (args->offsets[i] < 0 || args->offsets[i] > arena - args->piece_bytes ||
-            !quire__sim_there(memory, args->arena + args->offsets[i], (size_t)args->piece_bytes))
+        if (!bytes_there(&arena, args->offsets[i], args->piece_bytes))
             return "gather or scatter: a piece past the arena or without memory";
     return NULL;
 }
@@ -159,66 +185,98 @@ static const char *table_bounds(const quire__sim_memory *memory, const quire__ta
     return NULL;
 }
 
-/* A token of attention: the arrays at its index, and every page of its window. */
-static const char *token_bounds(const quire__sim_memory *memory, const quire__attend_args *args, int64_t token,
-                                const int32_t *row)
+/* What attention's arrays must hold for all of its tokens, looked up once. */
+typedef struct attend_bounds {
+    const quire__attend_args *args;
+    arena_bounds arena;
+    int64_t entries; /* of the block table */
+    int64_t rows;    /* of token_rows */
+} attend_bounds;
+
+/* The arrays up to the last token that is named. */
+static const char *attend_begin(const quire__sim_memory *memory, const quire__attend_args *args, int64_t last,
+                                attend_bounds *bounds)
 {
     const quire__pages *pages = &args->pages;
-    int64_t entry;
-    if (token < 0 || !inside(memory, args->positions, token + 1, sizeof *args->positions) ||
-        (row == NULL && !inside(memory, args->token_rows, token + 1, sizeof *args->token_rows)))
-        return "attention: positions or token_rows";
-    if (!tensor_inside(memory, &args->q, token + 1, args->query_heads, pages->head_dim) ||
-        !tensor_inside(memory, &args->out, token + 1, args->query_heads,
+
+    if (last >= 0 && !inside(memory, args->positions, last + 1, sizeof *args->positions))
+        return "attention: positions";
+    if (!tensor_inside(memory, &args->q, last + 1, args->query_heads, pages->head_dim) ||
+        !tensor_inside(memory, &args->out, last + 1, args->query_heads,
                        pages->value_dim > 0 ? pages->value_dim : pages->head_dim))
         return "attention: q or out";
     if (args->sinks != NULL && !inside(memory, args->sinks, args->query_heads, sizeof *args->sinks))
         return "attention: sinks";
-    if (args->positions[token] < 0)
+    *bounds = (attend_bounds){.args = args,
+                              .arena = arena_of(memory, pages->arena, pages->block_stride),
+                              .entries = (int64_t)(quire__sim_reach(memory, args->block_table) / sizeof(int32_t)),
+                              .rows = (int64_t)(quire__sim_reach(memory, args->token_rows) / sizeof(int32_t))};
+    return NULL;
+}
+
+/* Every page of a token's window. */
+static const char *token_bounds(const attend_bounds *bounds, int64_t token, const int32_t *row)
+{
+    const quire__attend_args *args = bounds->args;
+    int32_t block_tokens = args->pages.block_tokens, position = args->positions[token];
+
+    if (row == NULL && token >= bounds->rows)
+        return "attention: token_rows";
+    if (position < 0)
         return NULL;
-    entry = (int64_t)(row != NULL ? *row : args->token_rows[token]) * args->table_stride;
-    if (entry < 0 || args->positions[token] / pages->block_tokens >= args->table_stride ||
-        !inside(memory, args->block_table, entry + args->positions[token] / pages->block_tokens + 1, sizeof(int32_t)))
+    int64_t entry = (int64_t)(row != NULL ? *row : args->token_rows[token]) * args->table_stride;
+    if (entry < 0 || position / block_tokens >= args->table_stride || entry + position / block_tokens >= bounds->entries)
         return "attention: a row or a position past the block table";
-    int32_t begin = args->window > 0 && args->positions[token] >= args->window
-                        ? args->positions[token] - args->window + 1
-                        : 0;
-    for (int32_t i = begin / pages->block_tokens; i <= args->positions[token] / pages->block_tokens; i++)
-        if (!block_there(memory, pages->arena, pages->block_stride, args->block_table[entry + i]))
+    int32_t begin = args->window > 0 && position >= args->window ? position - args->window + 1 : 0;
+    for (int32_t i = begin / block_tokens; i <= position / block_tokens; i++)
+        if (!block_there(&bounds->arena, args->block_table[entry + i]))
             return "attention: a block past the arena or without memory";
     return NULL;
 }
 
 static const char *tile_bounds(const quire__sim_memory *memory, const quire__attend_args *args)
 {
+    attend_bounds bounds;
+    int64_t last = -1;
+
     if (!inside(memory, args->tiles, args->count, sizeof *args->tiles))
         return "attention: tiles";
-    for (int32_t i = 0; i < args->count; i++)
-        for (int32_t j = 0; j < args->tiles[i].tokens; j++) {
-            const char *fault = token_bounds(memory, args, (int64_t)args->tiles[i].first_token + j,
-                                             &args->tiles[i].row);
-            if (fault != NULL)
-                return fault;
-        }
-    return NULL;
+    for (int32_t i = 0; i < args->count; i++) {
+        int64_t end = (int64_t)args->tiles[i].first_token + args->tiles[i].tokens - 1;
+        if (args->tiles[i].tokens > 0 && args->tiles[i].first_token < 0)
+            return "attention: a tile before the first token";
+        last = args->tiles[i].tokens > 0 && end > last ? end : last;
+    }
+    const char *fault = attend_begin(memory, args, last, &bounds);
+    for (int32_t i = 0; i < args->count && fault == NULL; i++)
+        for (int32_t j = 0; j < args->tiles[i].tokens && fault == NULL; j++)
+            fault = token_bounds(&bounds, (int64_t)args->tiles[i].first_token + j, &args->tiles[i].row);
+    return fault;
 }
 
 static const char *select_bounds(const quire__sim_memory *memory, const quire__attend_args *args)
 {
+    attend_bounds bounds;
+    int64_t last = args->select == NULL && args->count > 0 ? args->first_token + args->count - 1 : -1;
+
     if (args->select != NULL && !inside(memory, args->select, args->count, sizeof *args->select))
         return "attention: select";
-    for (int32_t i = 0; i < args->count; i++) {
-        const char *fault = token_bounds(memory, args, args->select != NULL ? args->select[i] : args->first_token + i,
-                                         NULL);
-        if (fault != NULL)
-            return fault;
+    for (int32_t i = 0; args->select != NULL && i < args->count; i++) {
+        if (args->select[i] < 0)
+            return "attention: a token before the first";
+        last = args->select[i] > last ? args->select[i] : last;
     }
-    return NULL;
+    if (args->select == NULL && args->count > 0 && args->first_token < 0)
+        return "attention: a token before the first";
+    const char *fault = attend_begin(memory, args, last, &bounds);
+    for (int32_t i = 0; i < args->count && fault == NULL; i++)
+        fault = token_bounds(&bounds, args->select != NULL ? args->select[i] : args->first_token + i, NULL);
+    return fault;
 }
 
 static const char *pack_bounds(const quire__sim_memory *memory, const quire__pack_args *args)
 {
-    int64_t arena = (int64_t)quire__sim_reach(memory, args->arena);
+    arena_bounds arena = arena_of(memory, args->arena, 1);
     int64_t units = args->unit_elements > 0
                         ? (args->page_bytes / 2 + args->unit_elements - 1) / args->unit_elements * args->count
                         : 0;
@@ -229,8 +287,7 @@ static const char *pack_bounds(const quire__sim_memory *memory, const quire__pac
         (args->page_status != NULL && !inside(memory, args->page_status, args->count, sizeof *args->page_status)))
         return "pack or unpack: packed or status";
     for (int32_t i = 0; i < args->count; i++)
-        if (args->offsets[i] < 0 || args->offsets[i] > arena - args->page_bytes ||
-            !quire__sim_there(memory, args->arena + args->offsets[i], (size_t)args->page_bytes))
+        if (!bytes_there(&arena, args->offsets[i], args->page_bytes))
             return "pack or unpack: a page past the arena or without memory";
     return NULL;
 }

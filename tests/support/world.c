@@ -145,6 +145,28 @@ static kept keep(float value)
 
 enum { KIND_K = 0, KIND_V = 1, KIND_Q = 2 };
 
+/* Of the tokens met last, all elements of K and V: contexts are written, read and checked again and again. */
+typedef struct kv_row {
+    uint64_t state; /* 0: none */
+    float kv[LAYERS][2][HEAD_DIM];
+} kv_row;
+static kv_row kv_rows[1 << 12];
+
+static const kv_row *kv_of(uint64_t state)
+{
+    kv_row *row = &kv_rows[state % (sizeof kv_rows / sizeof kv_rows[0])];
+
+    if (row->state == state)
+        return row;
+    row->state = state;
+    for (uint32_t layer = 0; layer < LAYERS; layer++)
+        for (uint32_t d = 0; d < HEAD_DIM; d++) {
+            row->kv[layer][KIND_K][d] = element(state, layer, KIND_K, d);
+            row->kv[layer][KIND_V][d] = element(state, layer, KIND_V, d);
+        }
+    return row;
+}
+
 static void *device_floats(world *w, size_t count)
 {
     void *memory = NULL;
@@ -215,20 +237,23 @@ static bool synchronise(world *w)
 /* softmax(q K^T) V of one query over the first `keys` tokens, in double. */
 static void expect_attention(const uint64_t *states, uint32_t keys, uint32_t layer, uint32_t head, float *out)
 {
-    double weights[LONGEST], most = -1e300, total = 0, sum[HEAD_DIM] = {0};
+    double query[HEAD_DIM], weights[LONGEST], most = -1e300, total = 0, sum[HEAD_DIM] = {0};
 
+    for (uint32_t d = 0; d < HEAD_DIM; d++)
+        query[d] = (double)element(states[keys - 1], layer, KIND_Q, head * HEAD_DIM + d);
     for (uint32_t key = 0; key < keys; key++) {
+        const float *k = kv_of(states[key])->kv[layer][KIND_K];
         weights[key] = 0;
         for (uint32_t d = 0; d < HEAD_DIM; d++)
-            weights[key] += (double)element(states[keys - 1], layer, KIND_Q, head * HEAD_DIM + d) *
-                            (double)element(states[key], layer, KIND_K, d);
+            weights[key] += query[d] * (double)k[d];
         most = weights[key] > most ? weights[key] : most;
     }
     for (uint32_t key = 0; key < keys; key++) {
+        const float *v = kv_of(states[key])->kv[layer][KIND_V];
         double weight = exp(weights[key] - most);
         total += weight;
         for (uint32_t d = 0; d < HEAD_DIM; d++)
-            sum[d] += weight * (double)element(states[key], layer, KIND_V, d);
+            sum[d] += weight * (double)v[d];
     }
     for (uint32_t d = 0; d < HEAD_DIM; d++)
         out[head * HEAD_DIM + d] = (float)(sum[d] / total);
@@ -262,11 +287,12 @@ static void prepare_gather(world *w, reading *r, const quire_view *view, uint32_
         prefix_states(m, m->length + m->added, states);
         for (uint32_t t = 0; t < m->length + m->added; t++)
             for (uint32_t part = 0; part < LAYERS * 2; part++, at++) {
+                const float *values = kv_of(states[t])->kv[part / 2][part % 2];
                 r->offsets[at] = table[t / view->block_tokens] * view->block_stride +
                                  part / 2 * view->layer_stride + part % 2 * view->kv_stride +
                                  t % view->block_tokens * view->token_stride;
                 for (uint32_t d = 0; d < HEAD_DIM; d++)
-                    r->expected_bytes[(size_t)at * HEAD_DIM + d] = keep(element(states[t], part / 2, part % 2, d));
+                    r->expected_bytes[(size_t)at * HEAD_DIM + d] = keep(values[d]);
             }
     }
     r->row_count = w->cache->step.row_count;
@@ -304,10 +330,8 @@ static void prepare_tokens(world *w, reading *r, uint32_t layer, const quire_vie
             uint64_t states[LONGEST];
             prefix_states(m, m->length + m->added, states);
             for (uint32_t t = m->length; t < m->length + m->added; t++, at++) {
-                for (uint32_t d = 0; d < ROW_FLOATS; d++) {
-                    k[at * ROW_FLOATS + d] = element(states[t], layer, KIND_K, d);
-                    v[at * ROW_FLOATS + d] = element(states[t], layer, KIND_V, d);
-                }
+                memcpy(k + at * ROW_FLOATS, kv_of(states[t])->kv[layer][KIND_K], ROW_FLOATS * sizeof *k);
+                memcpy(v + at * ROW_FLOATS, kv_of(states[t])->kv[layer][KIND_V], ROW_FLOATS * sizeof *v);
                 for (uint32_t d = 0; d < QUERY_FLOATS; d++)
                     q[at * QUERY_FLOATS + d] = element(states[t], layer, KIND_Q, d);
                 for (uint32_t head = 0; ATTENTION && head < QUERY_HEADS; head++)
@@ -709,6 +733,7 @@ bool world_run(const world_options *options, world_result *result)
     bool right;
 
     noisy = options->noisy;
+    memset(kv_rows, 0, sizeof kv_rows);
     memset(result, 0, sizeof *result);
     for (uint32_t i = 0; i < THEMES * LONGEST; i++)
         w.themes[i / LONGEST][i % LONGEST] = (int32_t)below(&w, ALPHABET);
