@@ -1,33 +1,31 @@
-/* lock.c: a mutex for those who write, and a count of those who read.
+/* lock.c: a word, and a semaphore for those who have waited too long.
  *
- *    write   writers + 1, mutex, wait for readers = 0      ...   mutex back, writers - 1
- *    read    readers + 1; if writers > 0: readers - 1, wait for writers = 0, again      ...   readers - 1
+ *    word    TAKEN | AWAKE | SLEEPER * threads asleep
  *
- * A reader that has looked for a while takes the mutex, counts itself while it has it, and gives it back: so it is served
- * among the writers, and neither side starves.
+ *    take    TAKEN set, if it was not; else look for a while, then sleep, and when woken look again
+ *    give    TAKEN cleared; if somebody sleeps and nobody is AWAKE: one sleeper is woken, and AWAKE set for it
  *
- * Why it is a lock: the counts are sequentially consistent. A reader counts itself, then looks for writers; a writer counts
- * itself, then looks for readers; so one of the two sees the other, and the reader gives way. (Through the mutex: no writer
- * has it then, and the next one sees the count.)
+ * Whoever comes while the lock is free has it, before those who sleep: a lock that is handed to a sleeper stands idle until
+ * that one runs, and with more threads than cores every section would wait for a switch (a convoy). AWAKE says that somebody
+ * is on its way who will see the lock free, so that nobody else need be woken: of thousands of sections between a wake-up
+ * and the sleeper's first instruction one pays for a system call, not each. It is set by who wakes, and by who looks; cleared
+ * by who takes the lock, or sleeps, having set it. So a lock that is free, with sleepers and without TAKEN, has AWAKE: none
+ * sleeps for ever.
  *
- * Why not pthread_rwlock: threads that read for some microseconds and write for a tenth of one, in turn, ran no faster on
- * two cores than on one, whichever its preference. Each new reader got in between a writer's end and the next writer's
- * begin, and that writer then waited for all it read. Here who wants to write keeps new readers out, so all write, then all
- * read. */
-#define _GNU_SOURCE 1 /* the adaptive mutex */
+ * After the mutexes of Go (sync.Mutex: "woken") and WebKit ("Locking in WebKit", 2016: why barging is right).
+ *
+ * docs/design.md has what was measured, and what other locks did. */
 #include "base/lock.h"
 
-#include <sched.h>
+#include <errno.h>
 #include <stdbool.h>
 
 #include "base/status.h"
 
-enum {
-    LOOKS = 200, /* pauses, about 10 us: longer than the others read or write, shorter than sleeping costs */
-    YIELD_AFTER = 2000
-};
+enum { TAKEN = 1, AWAKE = 2, SLEEPER = 4 };
+enum { LOOKS = 200 /* pauses, about 10 us: longer than most sections, shorter than sleeping costs */ };
 
-static void cpu_pause(void)
+void quire__lock_pause(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
@@ -38,66 +36,74 @@ static void cpu_pause(void)
 
 quire_status quire__lock_open(quire__lock *lock)
 {
-    pthread_mutexattr_t attributes;
-    int failure = pthread_mutexattr_init(&attributes);
-
-    atomic_init(&lock->writers, 0);
-    atomic_init(&lock->readers, 0);
-    if (failure == 0) {
-#ifdef PTHREAD_ADAPTIVE_MUTEX_INITIALIZER_NP /* glibc: looks a while before it sleeps */
-        (void)pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_ADAPTIVE_NP);
-#endif
-        failure = pthread_mutex_init(&lock->mutex, &attributes);
-        pthread_mutexattr_destroy(&attributes);
-    }
-    return failure == 0 ? QUIRE_OK : quire__fail(QUIRE_ENOMEM, "no memory for a lock");
+    atomic_init(&lock->word, 0);
+    return sem_init(&lock->sleepers, 0, 0) == 0 ? QUIRE_OK : quire__fail(QUIRE_ENOMEM, "no memory for a lock");
 }
 
 void quire__lock_close(quire__lock *lock)
 {
-    pthread_mutex_destroy(&lock->mutex);
+    sem_destroy(&lock->sleepers);
 }
 
-void quire__lock_write(quire__lock *lock)
+/* Looks until the lock may be free, or long enough. */
+static unsigned look(quire__lock *lock, bool *awake)
 {
-    atomic_fetch_add(&lock->writers, 1);
-    pthread_mutex_lock(&lock->mutex);
-    for (int i = 0; atomic_load(&lock->readers) != 0; i++) {
-        if (i < YIELD_AFTER)
-            cpu_pause();
-        else
-            sched_yield(); /* a reader has lost its core */
+    unsigned word = atomic_load_explicit(&lock->word, memory_order_relaxed);
+
+    for (int i = 0; i < LOOKS && (word & TAKEN); i++) {
+        if (!*awake && word >= SLEEPER && !(word & AWAKE) &&
+            atomic_compare_exchange_weak_explicit(&lock->word, &word, word | AWAKE, memory_order_relaxed,
+                                                  memory_order_relaxed))
+            *awake = true;
+        quire__lock_pause();
+        word = atomic_load_explicit(&lock->word, memory_order_relaxed);
+    }
+    return word;
+}
+
+static __attribute__((noinline)) void take_contended(quire__lock *lock)
+{
+    bool awake = false; /* AWAKE is ours */
+    unsigned word = look(lock, &awake);
+
+    for (;;) {
+        unsigned mask = awake ? ~(unsigned)AWAKE : ~0u;
+        if (!(word & TAKEN)) {
+            if (atomic_compare_exchange_weak_explicit(&lock->word, &word, (word & mask) | TAKEN, memory_order_acquire,
+                                                      memory_order_relaxed))
+                return;
+        } else if (atomic_compare_exchange_weak_explicit(&lock->word, &word, (word & mask) + SLEEPER,
+                                                         memory_order_relaxed, memory_order_relaxed)) {
+            while (sem_wait(&lock->sleepers) != 0 && errno == EINTR)
+                ;
+            awake = true; /* who woke us has set it */
+            word = look(lock, &awake);
+        }
     }
 }
 
-void quire__lock_written(quire__lock *lock)
+void quire__lock_take(quire__lock *lock)
 {
-    pthread_mutex_unlock(&lock->mutex);
-    atomic_fetch_sub(&lock->writers, 1);
+    unsigned none = 0;
+
+    if (!atomic_compare_exchange_strong_explicit(&lock->word, &none, TAKEN, memory_order_acquire, memory_order_relaxed))
+        take_contended(lock);
 }
 
-static bool enter(quire__lock *lock)
+static __attribute__((noinline)) void wake_one(quire__lock *lock, unsigned word)
 {
-    atomic_fetch_add(&lock->readers, 1);
-    if (atomic_load(&lock->writers) == 0)
-        return true;
-    atomic_fetch_sub(&lock->readers, 1);
-    return false;
-}
-
-void quire__lock_read(quire__lock *lock)
-{
-    for (int i = 0; i < LOOKS; i++) {
-        if (atomic_load_explicit(&lock->writers, memory_order_relaxed) == 0 && enter(lock))
+    while (word >= SLEEPER && !(word & (TAKEN | AWAKE)))
+        if (atomic_compare_exchange_weak_explicit(&lock->word, &word, (word - SLEEPER) | AWAKE, memory_order_relaxed,
+                                                  memory_order_relaxed)) {
+            sem_post(&lock->sleepers);
             return;
-        cpu_pause();
-    }
-    pthread_mutex_lock(&lock->mutex);
-    atomic_fetch_add(&lock->readers, 1);
-    pthread_mutex_unlock(&lock->mutex);
+        }
 }
 
-void quire__lock_was_read(quire__lock *lock)
+void quire__lock_give(quire__lock *lock)
 {
-    atomic_fetch_sub(&lock->readers, 1);
+    unsigned word = atomic_fetch_sub_explicit(&lock->word, TAKEN, memory_order_release) - TAKEN;
+
+    if (word >= SLEEPER)
+        wake_one(lock, word);
 }

@@ -282,6 +282,11 @@ quire_status quire__book_match_begin(const quire__book *book, uint32_t seq, cons
     return check_prompt(book, tokens, count);
 }
 
+uint64_t quire__book_departures(const quire__book *book)
+{
+    return book->pool.departures;
+}
+
 bool quire__book_match_look(const quire__book *book, uint32_t seq, const int32_t *tokens, size_t count,
                             quire__look *look)
 {
@@ -313,14 +318,32 @@ quire_status quire__book_seq_match(quire__book *book, uint32_t seq, const int32_
     return QUIRE_OK;
 }
 
-quire_status quire__book_probe(quire__book *book, uint64_t domain, const int32_t *tokens, size_t count, quire_hit *hit)
+quire_status quire__book_probe_begin(const quire__book *book, uint64_t domain, const int32_t *tokens, size_t count,
+                                     quire__probe *probe)
 {
     QUIRE__TRY(check_prompt(book, tokens, count));
-    uint32_t index = quire__prefix_domain_find(&book->prefix, domain);
-    if (index == QUIRE__NONE)
-        *hit = (quire_hit){.ready = 1};
-    else
-        quire__match_probe(book, index, tokens, (uint32_t)count, hit);
+    *probe = quire__match_probe_begin(book, domain, (uint32_t)count);
+    return QUIRE_OK;
+}
+
+void quire__book_probe_look(const quire__book *book, const int32_t *tokens, quire__probe *probe)
+{
+    quire__match_probe_look(book, tokens, probe);
+}
+
+void quire__book_probe_end(const quire__book *book, const int32_t *tokens, quire__probe *probe, quire_hit *hit)
+{
+    quire__match_probe_end(book, tokens, probe);
+    *hit = probe->hit;
+}
+
+quire_status quire__book_probe(quire__book *book, uint64_t domain, const int32_t *tokens, size_t count, quire_hit *hit)
+{
+    quire__probe probe;
+    QUIRE__TRY(quire__book_probe_begin(book, domain, tokens, count, &probe));
+    if (book->side_count == 0)
+        quire__book_probe_look(book, tokens, &probe);
+    quire__book_probe_end(book, tokens, &probe, hit);
     return QUIRE_OK;
 }
 

@@ -58,16 +58,22 @@ quire_status quire__book_seq_open(quire__book *book, uint64_t domain, uint32_t *
  * watermark, or the plan is full. */
 quire_status quire__book_seq_match(quire__book *book, uint32_t seq, const int32_t *tokens, size_t count,
                                    quire__plan *plan, quire_hit *hit);
-/* The same in pieces, for a caller who locks: look only reads, and many may at a time; the others need the book alone.
- * begin, then look and hold while both are true, then end, which takes the rest. No
- * other call with this sequence in between. */
+/* The same in pieces, for a caller who locks: look may run while others use the book; the rest needs the book alone.
+ * begin, then look and hold while both are true, then end, which takes the rest. No other call with this sequence in
+ * between. Before each look, look->departures is set to quire__book_departures, as it is while the book is our own. */
 quire_status quire__book_match_begin(const quire__book *book, uint32_t seq, const int32_t *tokens, size_t count);
+uint64_t quire__book_departures(const quire__book *book);
 bool quire__book_match_look(const quire__book *book, uint32_t seq, const int32_t *tokens, size_t count,
                             quire__look *look);
 bool quire__book_match_hold(quire__book *book, uint32_t seq, const int32_t *tokens, size_t count, quire__look *look);
 void quire__book_match_end(quire__book *book, uint32_t seq, const int32_t *tokens, size_t count, quire__plan *plan,
                            quire_hit *hit);
 quire_status quire__book_probe(quire__book *book, uint64_t domain, const int32_t *tokens, size_t count, quire_hit *hit);
+/* The same in pieces: look may run while others use the book. begin, look, end; not for books of several groups. */
+quire_status quire__book_probe_begin(const quire__book *book, uint64_t domain, const int32_t *tokens, size_t count,
+                                     quire__probe *probe);
+void quire__book_probe_look(const quire__book *book, const int32_t *tokens, quire__probe *probe);
+void quire__book_probe_end(const quire__book *book, const int32_t *tokens, quire__probe *probe, quire_hit *hit);
 /* Takes in what completions did to this sequence: true when nothing of it is arriving any more; its length may then
  * have become shorter. */
 bool quire__book_seq_ready(quire__book *book, uint32_t seq);

@@ -9,9 +9,10 @@
  * its own (walk.c). What it found is then referred to: a count at the end of what others hold already, a record and the
  * eviction order for each block of the rest, which is a tail.
  *
- * A long prompt may be walked in pieces: each is looked for without changing anything, then held. What was found stays
- * true while no block has left meanwhile, which one number says (quire__pool.departures): a block's parent and tokens
- * never change while it is there. What is held cannot leave, so the next piece goes on from there.
+ * A long prompt may be walked in pieces: each is looked for without the lock (walk.c), then held with it. What was found
+ * is true if no block has left meanwhile, which one number says (quire__pool.departures, read before the lock was given
+ * back): a block's parent and tokens never change while it is there. Else it is looked for again, with the lock. What is
+ * held cannot leave, so the next piece goes on from there. Whoever looks keeps nobody waiting, though it lose its core.
  *
  * A partial block is shared like any other, and copied when the sequence first writes into it. Nothing but the
  * sequence's length says that it has only a part.
@@ -19,6 +20,7 @@
 #include "block/match.h"
 
 #include "base/check.h"
+#include "base/lock.h"
 #include "block/chain.h"
 #include "block/residency.h"
 #include "block/walk.h"
@@ -60,17 +62,18 @@ static uint32_t last_of(const quire__chain *chain)
 }
 
 /* The chain goes on to where the walk is. */
-static void follow(quire__book *book, quire__chain *chain, quire__walk *walk)
+static void follow(quire__book *book, quire__chain *chain, const quire__walk *walk)
 {
     if (walk->blocks == chain->blocks)
         return;
-    uint32_t from = chain->blocks > walk->held ? chain->blocks : walk->held;
-    quire__residency_use(book, chain->nodes + from, walk->blocks - from);
-    quire__residency_hold_path(book, chain->nodes, chain->blocks, walk->held, walk->blocks);
+    uint32_t held =
+        chain->blocks + quire__walk_held(book->pool.nodes, chain->nodes, chain->blocks, walk->blocks);
+    quire__residency_use(book, chain->nodes + held, walk->blocks - held);
+    quire__residency_hold_path(book, chain->nodes, chain->blocks, held, walk->blocks);
     book->holders += chain->blocks == 0;
     if (chain->ready == chain->blocks)
         chain->ready = smaller(walk->arriving, walk->blocks);
-    chain->blocks = walk->held = walk->blocks;
+    chain->blocks = walk->blocks;
     chain->length = chain->matched = walk->blocks * book->config.block_tokens;
     chain->changed = 0;
 }
@@ -472,11 +475,10 @@ void quire__match_take(quire__book *book, quire__chain *chain, const int32_t *to
 
 /* ---- a long match in pieces ------------------------------------------------------------------------------------ */
 
-bool quire__match_look(const quire__book *book, const quire__chain *chain, const int32_t *tokens, uint32_t count,
+QUIRE__UNLOCKED bool quire__match_look(const quire__book *book, const quire__chain *chain, const int32_t *tokens, uint32_t count,
                        quire__look *look)
 {
     uint32_t limit = findable(count) / book->config.block_tokens;
-    look->departures = book->pool.departures;
     look->walk = quire__walk_from(&book->prefix, chain->domain, chain->nodes, chain->blocks);
     quire__walk_on(&book->prefix, chain->domain, tokens, smaller(limit, chain->blocks + QUIRE__LOOK_BLOCKS),
                    &look->walk, chain->nodes, chain->table);
@@ -486,44 +488,61 @@ bool quire__match_look(const quire__book *book, const quire__chain *chain, const
 bool quire__match_hold(quire__book *book, quire__chain *chain, const int32_t *tokens, uint32_t count,
                        quire__look *look)
 {
-    if (look->departures != book->pool.departures && !quire__match_look(book, chain, tokens, count, look))
-        return false;
-    /* References come and go without a departure. */
-    look->walk.held =
-        chain->blocks + quire__walk_held(book->pool.nodes, chain->nodes, chain->blocks, look->walk.blocks);
+    if (look->departures != book->pool.departures)
+        (void)quire__match_look(book, chain, tokens, count, look);
+    QUIRE__ASSERT(quire__walk_true(&book->prefix, chain->domain, tokens, chain->nodes, chain->table, chain->blocks,
+                                   look->walk.blocks));
     follow(book, chain, &look->walk);
     return look->walk.next != QUIRE__NONE && chain->blocks < findable(count) / book->config.block_tokens;
 }
 
-void quire__match_probe(const quire__book *book, uint32_t domain, const int32_t *tokens, uint32_t count,
-                        quire_hit *hit)
+quire__probe quire__match_probe_begin(const quire__book *book, uint64_t domain, uint32_t count)
 {
-    const uint32_t block_tokens = book->config.block_tokens;
-    uint32_t left = findable(count), node = QUIRE__NONE, common = 0;
-    *hit = (quire_hit){.ready = 1};
+    return (quire__probe){.value = domain,
+                          .domain = quire__prefix_domain_find(&book->prefix, domain),
+                          .count = count,
+                          .node = QUIRE__NONE,
+                          .departures = book->pool.departures,
+                          .hit = {.ready = 1}};
+}
+
+QUIRE__UNLOCKED void quire__match_probe_look(const quire__book *book, const int32_t *tokens, quire__probe *probe)
+{
+    const uint32_t block_tokens = book->config.block_tokens, limit = findable(probe->count);
+    while (probe->domain != QUIRE__NONE && probe->hit.tokens + block_tokens <= limit) {
+        uint32_t next = quire__prefix_child(&book->prefix, probe->domain, probe->node, tokens + probe->hit.tokens);
+        if (next == QUIRE__NONE)
+            return;
+        bool here = book->pool.nodes[next].state[QUIRE_TIER_DEVICE] == QUIRE__RESIDENT;
+        *(here ? &probe->hit.device : &probe->hit.host) += block_tokens;
+        probe->hit.tokens += block_tokens;
+        probe->hit.ready = probe->hit.ready && here;
+        probe->node = next;
+    }
+}
+
+void quire__match_probe_end(const quire__book *book, const int32_t *tokens, quire__probe *probe)
+{
+    quire_hit *hit = &probe->hit;
+    if (probe->departures != book->pool.departures) /* what was found may be gone */
+        *probe = quire__match_probe_begin(book, probe->value, probe->count);
+    if (probe->domain == QUIRE__NONE)
+        return;
     if (book->side_count > 0) {
-        probe_groups(book, domain, tokens, count, hit);
+        probe_groups(book, probe->domain, tokens, probe->count, hit);
         return;
     }
-    while (left > 0) {
-        uint32_t next = QUIRE__NONE;
-        if (left >= block_tokens) {
-            next = quire__prefix_child(&book->prefix, domain, node, tokens);
-            common = block_tokens;
-        }
-        if (next == QUIRE__NONE) {
-            next = quire__prefix_nearest(&book->prefix, domain, node, tokens, smaller(left, block_tokens), &common);
-            if (next == QUIRE__NONE || !partial_worth(book, next, common) || !partial_fits(book, count))
-                break;
-            hit->partial = common;
-            left = common;
-        }
-        bool here = book->pool.nodes[next].state[QUIRE_TIER_DEVICE] == QUIRE__RESIDENT;
-        *(here ? &hit->device : &hit->host) += common;
-        hit->tokens += common;
-        hit->ready = hit->ready && here;
-        node = next;
-        tokens += common;
-        left -= common;
-    }
+    quire__match_probe_look(book, tokens, probe); /* what has come since, too */
+
+    uint32_t left = smaller(findable(probe->count) - (uint32_t)hit->tokens, book->config.block_tokens), common = 0;
+    uint32_t next = left == 0 ? QUIRE__NONE
+                              : quire__prefix_nearest(&book->prefix, probe->domain, probe->node, tokens + hit->tokens, left,
+                                                      &common);
+    if (next == QUIRE__NONE || !partial_worth(book, next, common) || !partial_fits(book, probe->count))
+        return;
+    bool here = book->pool.nodes[next].state[QUIRE_TIER_DEVICE] == QUIRE__RESIDENT;
+    hit->partial = common;
+    *(here ? &hit->device : &hit->host) += common;
+    hit->tokens += common;
+    hit->ready = hit->ready && here;
 }

@@ -210,7 +210,7 @@ void quire__pool_detach(quire__pool *pool, uint32_t node, quire_tier tier)
     QUIRE__ASSERT(pool->owner[tier][slot] == node);
     bool in_flight = quire__pool_in_flight(record, tier);
 
-    pool->departures++;
+    pool->departures += record->kind != QUIRE__KIND_OPEN; /* that one nobody can have read */
     record->slot[tier] = QUIRE__NONE;
     record->state[tier] = QUIRE__ABSENT;
     record->reads &= (uint8_t)~(tier == QUIRE_TIER_DEVICE ? QUIRE__READS_DEVICE : QUIRE__READS_HOST | QUIRE__READS_SIDES);

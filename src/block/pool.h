@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 
+#include "base/lock.h"
 #include "base/memory.h"
 #include "block/plan.h"
 #include "quire/quire.h"
@@ -74,7 +75,7 @@ typedef struct quire__pool {
     uint32_t orphans[QUIRE__TIERS];
     uint32_t missing[QUIRE__TIERS]; /* slots without memory */
     uint32_t standing[QUIRE__TIERS][QUIRE__STANDINGS];
-    uint64_t departures; /* rises when a node loses or changes a slot, or leaves the tree: what was read before may be old */
+    uint64_t departures; /* rises when a node of the tree loses or changes a slot, or leaves it: what was read may be old */
     uint64_t *ticket; /* of a device slot: the last step that may touch it, as of its release */
 } quire__pool;
 
@@ -131,7 +132,18 @@ static inline uint32_t quire__pool_present(const quire__pool *pool)
 /* free + every standing + orphans + missing = total, in both tiers. */
 bool quire__pool_balanced(const quire__pool *pool);
 
-static inline int32_t *quire__pool_tokens(const quire__pool *pool, uint32_t node)
+/* A link of the tree, as who walks without the lock reads it; and one to a block that is all written. */
+QUIRE__UNLOCKED static inline uint32_t quire__pool_link(const uint32_t *link)
+{
+    return __atomic_load_n(link, __ATOMIC_ACQUIRE);
+}
+
+static inline void quire__pool_set_link(uint32_t *link, uint32_t node)
+{
+    __atomic_store_n(link, node, __ATOMIC_RELEASE);
+}
+
+QUIRE__UNLOCKED static inline int32_t *quire__pool_tokens(const quire__pool *pool, uint32_t node)
 {
     return pool->tokens + (size_t)node * pool->block_tokens;
 }

@@ -120,6 +120,7 @@ static void forget(quire__prefix *prefix, uint32_t domain)
     record->chain = prefix->free_domain;
     prefix->free_domain = domain;
     prefix->domain_count--;
+    prefix->pool->departures++; /* its number may become another's */
 }
 
 uint32_t quire__prefix_domain_find(const quire__prefix *prefix, uint64_t value)
@@ -176,7 +177,7 @@ uint32_t quire__prefix_domain_idle(const quire__prefix *prefix)
 
 /* ---- nodes --------------------------------------------------------------------------------------------------- */
 
-static uint32_t *bucket_of(const quire__prefix *prefix, uint32_t domain, uint32_t parent, const int32_t *tokens)
+QUIRE__UNLOCKED static uint32_t *bucket_of(const quire__prefix *prefix, uint32_t domain, uint32_t parent, const int32_t *tokens)
 {
     uint64_t from = parent == QUIRE__NONE ? UINT64_C(1) << 32 | domain : parent;
     uint64_t hash = quire__hash_tokens(prefix->key, from, tokens, prefix->pool->block_tokens);
@@ -193,7 +194,7 @@ static void table_insert(quire__prefix *prefix, uint32_t node)
 {
     uint32_t *bucket = own_bucket(prefix, node);
     prefix->pool->kin[node].chain = *bucket;
-    *bucket = node;
+    quire__pool_set_link(bucket, node);
 }
 
 static void table_remove(quire__prefix *prefix, uint32_t node)
@@ -205,14 +206,15 @@ static void table_remove(quire__prefix *prefix, uint32_t node)
     *at = kin[node].chain;
 }
 
-uint32_t quire__prefix_lookup(const quire__prefix *prefix, uint32_t domain, uint32_t parent, const int32_t *tokens)
+QUIRE__UNLOCKED uint32_t quire__prefix_lookup(const quire__prefix *prefix, uint32_t domain, uint32_t parent,
+                                              const int32_t *tokens)
 {
     const quire__pool *pool = prefix->pool;
     uint32_t newest = quire__prefix_newest(prefix, domain, parent);
     if (newest == QUIRE__NONE || pool->kin[newest].older == QUIRE__NONE)
         return QUIRE__NONE;
-    uint32_t node = *bucket_of(prefix, domain, parent, tokens);
-    for (; node != QUIRE__NONE; node = pool->kin[node].chain) {
+    uint32_t node = quire__pool_link(bucket_of(prefix, domain, parent, tokens));
+    for (; node != QUIRE__NONE; node = quire__pool_link(&pool->kin[node].chain)) {
         const quire__kin *kin = &pool->kin[node];
         if (kin->parent == parent && kin->domain == domain &&
             quire__tokens_equal(quire__pool_tokens(pool, node), tokens, pool->block_tokens))
@@ -292,7 +294,7 @@ void quire__prefix_link(quire__prefix *prefix, uint32_t node, uint32_t domain, u
         kin[*head].newer = node;
         table_insert(prefix, *head);
     }
-    *head = node;
+    quire__pool_set_link(head, node);
     if (parent == QUIRE__NONE)
         prefix->domains[domain].roots++;
 }
@@ -309,7 +311,6 @@ void quire__prefix_link_path(quire__prefix *prefix, const uint32_t *path, uint32
     for (uint32_t i = 1; i < count; i++) {
         uint32_t node = path[i];
         QUIRE__ASSERT(nodes[node].kind == QUIRE__KIND_SEALED && nodes[node].child == QUIRE__NONE);
-        nodes[above].child = node;
         kin[above].children[QUIRE_TIER_DEVICE] = 1;
         kin[node] = (quire__kin){
             .parent = above,
@@ -321,6 +322,7 @@ void quire__prefix_link_path(quire__prefix *prefix, const uint32_t *path, uint32
             .generation = kin[node].generation,
             .stamp = stamp(tokens + (size_t)node * block_tokens, block_tokens),
         };
+        quire__pool_set_link(&nodes[above].child, node);
         above = node;
     }
 }

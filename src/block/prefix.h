@@ -63,15 +63,15 @@ uint32_t quire__prefix_stamp(const quire__prefix *prefix, uint32_t node);
 /* Whether exactly the nodes that belong in the table are in it, each in its bucket. `nodes`: how many belong. */
 bool quire__prefix_table_right(const quire__prefix *prefix, uint32_t nodes);
 
-static inline uint32_t quire__prefix_newest(const quire__prefix *prefix, uint32_t domain, uint32_t parent)
+QUIRE__UNLOCKED static inline uint32_t quire__prefix_newest(const quire__prefix *prefix, uint32_t domain, uint32_t parent)
 {
-    return parent == QUIRE__NONE ? prefix->domains[domain].child : prefix->pool->nodes[parent].child;
+    return quire__pool_link(parent == QUIRE__NONE ? &prefix->domains[domain].child : &prefix->pool->nodes[parent].child);
 }
 
 /* 16 bytes at once, or 32 where a function is compiled for them; elsewhere the compiler makes words of it. */
 typedef uint64_t quire__words __attribute__((vector_size(16)));
 
-static inline quire__words quire__differ(const int32_t *a, const int32_t *b)
+QUIRE__UNLOCKED static inline quire__words quire__differ(const int32_t *a, const int32_t *b)
 {
     quire__words x, y;
     memcpy(&x, a, sizeof(x));
@@ -80,7 +80,7 @@ static inline quire__words quire__differ(const int32_t *a, const int32_t *b)
 }
 
 /* memcmp() == 0 for the sizes that blocks have, inline: the call alone costs a third of a match. */
-static inline bool quire__tokens_equal(const int32_t *a, const int32_t *b, uint32_t count)
+QUIRE__UNLOCKED static inline bool quire__tokens_equal(const int32_t *a, const int32_t *b, uint32_t count)
 {
     for (; count >= 16; count -= 16, a += 16, b += 16) {
         quire__words differ = quire__differ(a, b) | quire__differ(a + 4, b + 4) | quire__differ(a + 8, b + 8) |
@@ -100,7 +100,7 @@ static inline bool quire__tokens_equal(const int32_t *a, const int32_t *b, uint3
 }
 
 /* The child of `parent` with exactly these tokens: the newest is compared; only siblings of it are looked up. */
-static inline uint32_t quire__prefix_child(const quire__prefix *prefix, uint32_t domain, uint32_t parent,
+QUIRE__UNLOCKED static inline uint32_t quire__prefix_child(const quire__prefix *prefix, uint32_t domain, uint32_t parent,
                                            const int32_t *tokens)
 {
     uint32_t newest = quire__prefix_newest(prefix, domain, parent);

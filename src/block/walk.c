@@ -9,9 +9,16 @@
  *  - The comparison is compiled once for each block size that matters and, on x86, for AVX2 as well, chosen when first
  *    used. Blocks of 16 tokens are one cache line: two loads, two xors, one test.
  *
+ * A walk may run without the lock, while others change the tree. It stays within the arrays whatever it reads, since every
+ * word that ever was a node's number is one now; and it ends, since each turn takes a block. What it says is true if no
+ * block has left since it knew the lock was free (match.c): then it has seen blocks come at most, and a block that comes is
+ * linked last, by a store with release that the loads of links here answer (prefix.c).
+ *
  * What was measured is in docs/design.md.
  */
 #include "block/walk.h"
+
+#include "base/lock.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -27,12 +34,11 @@ void quire__walk_plain(bool on)
     plain = on;
 }
 
-quire__walk quire__walk_from(const quire__prefix *prefix, uint32_t domain, const uint32_t *path, uint32_t blocks)
+QUIRE__UNLOCKED quire__walk quire__walk_from(const quire__prefix *prefix, uint32_t domain, const uint32_t *path, uint32_t blocks)
 {
     uint32_t last = blocks > 0 ? path[blocks - 1] : QUIRE__NONE;
     bool in_tree = last == QUIRE__NONE || prefix->pool->nodes[last].kind == QUIRE__KIND_SEALED;
     return (quire__walk){.blocks = blocks,
-                         .held = blocks,
                          .arriving = UINT32_MAX,
                          .last = last,
                          .next = in_tree ? quire__prefix_newest(prefix, domain, last) : QUIRE__NONE,
@@ -41,7 +47,7 @@ quire__walk quire__walk_from(const quire__prefix *prefix, uint32_t domain, const
 
 #if WIDE
 /* `count` is a multiple of 16. */
-__attribute__((target("avx2"))) static inline bool equal_wide(const int32_t *a, const int32_t *b, uint32_t count)
+QUIRE__UNLOCKED __attribute__((target("avx2"))) static inline bool equal_wide(const int32_t *a, const int32_t *b, uint32_t count)
 {
     for (; count > 0; count -= 16, a += 16, b += 16) {
         __m256i low = _mm256_xor_si256(_mm256_loadu_si256((const __m256i *)(const void *)a),
@@ -55,7 +61,7 @@ __attribute__((target("avx2"))) static inline bool equal_wide(const int32_t *a, 
     return true;
 }
 #else
-static inline bool equal_wide(const int32_t *a, const int32_t *b, uint32_t count)
+QUIRE__UNLOCKED static inline bool equal_wide(const int32_t *a, const int32_t *b, uint32_t count)
 {
     return quire__tokens_equal(a, b, count);
 }
@@ -77,8 +83,23 @@ uint32_t quire__walk_held(const quire__node *nodes, const uint32_t *path, uint32
     return least - from;
 }
 
+bool quire__walk_true(const quire__prefix *prefix, uint32_t domain, const int32_t *tokens, const uint32_t *path,
+                      const int32_t *slots, uint32_t from, uint32_t to)
+{
+    const quire__pool *pool = prefix->pool;
+    for (uint32_t i = from; i < to; i++) {
+        const quire__node *record = &pool->nodes[path[i]];
+        if (record->kind != QUIRE__KIND_SEALED || pool->kin[path[i]].parent != (i > 0 ? path[i - 1] : QUIRE__NONE) ||
+            pool->kin[path[i]].domain != domain || (int32_t)record->slot[QUIRE_TIER_DEVICE] != slots[i] ||
+            !quire__tokens_equal(quire__pool_tokens(pool, path[i]), tokens + (size_t)i * pool->block_tokens,
+                                 pool->block_tokens))
+            return false;
+    }
+    return true;
+}
+
 /* A prediction in place of a load: the compiler must not see that the two are equal. */
-static inline uint32_t predicted(uint32_t node)
+QUIRE__UNLOCKED static inline uint32_t predicted(uint32_t node)
 {
 #if defined(__GNUC__)
     __asm__("" : "+r"(node));
@@ -87,7 +108,7 @@ static inline uint32_t predicted(uint32_t node)
 }
 
 /* One block, whatever it needs. Returns what to compare next. */
-static uint32_t step(const quire__prefix *prefix, uint32_t domain, const int32_t *prompt, uint32_t node,
+QUIRE__UNLOCKED static uint32_t step(const quire__prefix *prefix, uint32_t domain, const int32_t *prompt, uint32_t node,
                      quire__walk *walk, uint32_t *path, int32_t *slots)
 {
     const quire__pool *pool = prefix->pool;
@@ -106,19 +127,18 @@ static uint32_t step(const quire__prefix *prefix, uint32_t domain, const int32_t
     slots[walk->blocks] = (int32_t)record->slot[QUIRE_TIER_DEVICE];
     walk->blocks++;
     walk->last = node;
-    return record->child;
+    return quire__pool_link(&record->child);
 }
 
 /* `block_tokens` and `wide` are constants wherever this is inlined. */
-static inline __attribute__((always_inline)) void walk_on(const quire__prefix *prefix, uint32_t domain,
+QUIRE__UNLOCKED static inline __attribute__((always_inline)) void walk_on(const quire__prefix *prefix, uint32_t domain,
                                                           const int32_t *tokens, uint32_t limit, quire__walk *walk,
                                                           uint32_t *path, int32_t *slots, uint32_t block_tokens,
                                                           bool wide)
 {
     const quire__node *nodes = prefix->pool->nodes; /* in locals: the stores below could be to anything */
     const int32_t *all_tokens = prefix->pool->tokens;
-    const uint32_t first = walk->blocks;
-    uint32_t at = first, next = walk->next;
+    uint32_t at = walk->blocks, next = walk->next;
 
     while (at < limit && next != QUIRE__NONE) {
         const int32_t *prompt = tokens + (size_t)at * block_tokens, *cached = all_tokens + (size_t)next * block_tokens;
@@ -130,11 +150,13 @@ static inline __attribute__((always_inline)) void walk_on(const quire__prefix *p
                              : quire__tokens_equal(cached, prompt, block_tokens)) &&
                        record->state[QUIRE_TIER_DEVICE] == QUIRE__RESIDENT)) {
             path[at] = last = next;
-            slots[at] = (int32_t)record->slot[QUIRE_TIER_DEVICE];
-            next = record->child;
-            if (++at == limit || next != last + 1)
-                break;
+            slots[at++] = (int32_t)record->slot[QUIRE_TIER_DEVICE];
+            uint32_t child = quire__pool_link(&record->child);
             next = predicted(last + 1);
+            if (child != next || at == limit) {
+                next = child;
+                break;
+            }
             record++;
             cached += block_tokens;
             prompt += block_tokens;
@@ -147,25 +169,23 @@ static inline __attribute__((always_inline)) void walk_on(const quire__prefix *p
         }
     }
     walk->next = next;
-    if (walk->held == first)
-        walk->held += quire__walk_held(nodes, path, first, at);
 }
 
-static void walk_any(const quire__prefix *prefix, uint32_t domain, const int32_t *tokens, uint32_t limit,
+QUIRE__UNLOCKED static void walk_any(const quire__prefix *prefix, uint32_t domain, const int32_t *tokens, uint32_t limit,
                      quire__walk *walk, uint32_t *path, int32_t *slots)
 {
     walk_on(prefix, domain, tokens, limit, walk, path, slots, prefix->pool->block_tokens, false);
 }
 
 #if WIDE
-__attribute__((target("avx2"))) static void walk_wide_16(const quire__prefix *prefix, uint32_t domain,
+QUIRE__UNLOCKED __attribute__((target("avx2"))) static void walk_wide_16(const quire__prefix *prefix, uint32_t domain,
                                                          const int32_t *tokens, uint32_t limit, quire__walk *walk,
                                                          uint32_t *path, int32_t *slots)
 {
     walk_on(prefix, domain, tokens, limit, walk, path, slots, 16, true);
 }
 
-__attribute__((target("avx2"))) static void walk_wide(const quire__prefix *prefix, uint32_t domain,
+QUIRE__UNLOCKED __attribute__((target("avx2"))) static void walk_wide(const quire__prefix *prefix, uint32_t domain,
                                                       const int32_t *tokens, uint32_t limit, quire__walk *walk,
                                                       uint32_t *path, int32_t *slots)
 {
@@ -173,7 +193,7 @@ __attribute__((target("avx2"))) static void walk_wide(const quire__prefix *prefi
 }
 #endif
 
-void quire__walk_on(const quire__prefix *prefix, uint32_t domain, const int32_t *tokens, uint32_t limit,
+QUIRE__UNLOCKED void quire__walk_on(const quire__prefix *prefix, uint32_t domain, const int32_t *tokens, uint32_t limit,
                     quire__walk *walk, uint32_t *path, int32_t *slots)
 {
 #if WIDE

@@ -1,16 +1,16 @@
 /* cache.c: opening and closing, the lock, and the loop that takes in what the mover has finished.
  *
- * The lock. One lock guards a cache's book, mover, faces and step state. Whoever changes any of it has the lock to write,
+ * The lock. One lock guards a cache's book, mover, faces and step state. Whoever reads or changes any of it has the lock,
  * from the first look to the last change: a public call is one section, so it is atomic for other threads. Three give the
- * lock back on the way, and say so: the match of a long prompt, which walks with the lock shared (block/match.c says why
- * what it found still holds, or is found again); waits for moves; quire_step_add, which waits for moves too. A sequence
- * whose call does that is busy, and other calls on it are refused.
+ * lock back on the way, and say so: the match of a long prompt, which walks without it (block/match.c says why what it
+ * found still holds, or is found again), and a probe likewise; waits for moves; quire_step_add, which waits for moves too.
+ * A sequence whose call does that is busy, and other calls on it are refused.
  *
  * Without the lock: a step's tables, copies and kernels (only the step's own thread has them, and only one step is open),
  * options, layout, and what never changes after open. Devices take several threads (device.h).
  *
  * Why one lock: a decode step's share of a sequence is 0.1 us of bookkeeping, less than a second lock would cost, and the
- * one thing that takes long, comparing a long prompt, is done with the lock shared. docs/design.md has the measurements. */
+ * one thing that takes long, comparing a long prompt, is done without it. docs/design.md has the measurements. */
 #include "cache/cache.h"
 
 #include <math.h>
@@ -482,7 +482,7 @@ void *quire_cache_stream(quire_cache *cache)
 
 void quire__cache_lock(quire_cache *cache)
 {
-    quire__lock_write(&cache->lock);
+    quire__lock_take(&cache->lock);
 }
 
 static void tell_host_is_short(const quire_cache *cache)
@@ -499,7 +499,7 @@ void quire__cache_unlock(quire_cache *cache)
     bool tell = cache->host_tell;
 
     cache->host_tell = false;
-    quire__lock_written(&cache->lock);
+    quire__lock_give(&cache->lock);
     if (followers != NULL)
         followers->pump(followers->arg);
     if (tell) /* the caller's function may call the cache */

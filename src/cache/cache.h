@@ -128,7 +128,7 @@ struct quire_cache {
     struct quire_step step;
 };
 
-/* All below but the lock itself: with the lock held to write. */
+/* All below but the lock itself: with the lock held. */
 void quire__cache_lock(quire_cache *cache);
 void quire__cache_unlock(quire_cache *cache);
 /* Takes in what the mover has finished. */

@@ -10,7 +10,7 @@
 
 typedef struct quire__followers {
     void *arg;
-    /* With the cache's lock held to write. */
+    /* With the cache's lock held. */
     void (*started)(void *arg, const quire__plan *plan); /* these moves, here */
     void (*ended)(void *arg, const quire__move *move, quire__outcome outcome); /* this move, here; nobody tells the book yet */
     void (*take_in)(void *arg);          /* tells the book what has ended everywhere */

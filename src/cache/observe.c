@@ -68,9 +68,9 @@ quire_status quire_block_tokens(quire_cache *cache, quire_block block, int32_t *
 {
     if (cache == NULL || tokens == NULL)
         return quire__fail(QUIRE_EINVAL, "cache and tokens must not be NULL");
-    quire__lock_read(&cache->lock);
+    quire__lock_take(&cache->lock);
     quire_status status = quire__book_block_tokens(cache->book, block, tokens);
-    quire__lock_was_read(&cache->lock);
+    quire__lock_give(&cache->lock);
     return status;
 }
 

@@ -71,7 +71,13 @@ quire_status quire_seq_open(quire_cache *cache, const quire_seq_options *options
     return status;
 }
 
-/* Compares a long prompt piece by piece, with the lock shared, and holds what it finds with the lock alone. */
+/* Long enough to give the lock back for? */
+static bool is_long(const quire_cache *cache, size_t count)
+{
+    return cache->side_count == 0 && count / cache->layout.block_tokens >= LONG_BLOCKS;
+}
+
+/* Compares a long prompt piece by piece without the lock, and holds what it finds with it. */
 static void match_long(quire_cache *cache, uint32_t index, const int32_t *tokens, size_t count)
 {
     quire__look look;
@@ -79,10 +85,9 @@ static void match_long(quire_cache *cache, uint32_t index, const int32_t *tokens
 
     cache->faces[index].busy = true;
     while (more) {
+        look.departures = quire__book_departures(cache->book);
         quire__cache_unlock(cache);
-        quire__lock_read(&cache->lock);
         more = quire__book_match_look(cache->book, index, tokens, count, &look);
-        quire__lock_was_read(&cache->lock);
         quire__cache_lock(cache);
         more = more && quire__book_match_hold(cache->book, index, tokens, count, &look);
     }
@@ -99,7 +104,7 @@ static quire_status match(quire_cache *cache, quire_seq seq, const int32_t *toke
     quire__book_set_time(cache->book, quire__clock_us());
     quire__cache_tell_costs(cache);
     QUIRE__TRY(quire__book_match_begin(cache->book, index, tokens, count));
-    if (cache->side_count == 0 && count / cache->layout.block_tokens >= LONG_BLOCKS)
+    if (is_long(cache, count))
         match_long(cache, index, tokens, count);
     quire__book_match_end(cache->book, index, tokens, count, &cache->moves, found);
     quire__record_match(cache->record, index, count, found);
@@ -125,10 +130,20 @@ quire_status quire_cache_probe(quire_cache *cache, uint64_t domain, const int32_
 {
     if (cache == NULL || hit == NULL)
         return quire__fail(QUIRE_EINVAL, "cache and hit must not be NULL");
+    quire__probe probe;
+
     QUIRE__TRY(check_tokens(tokens, count));
-    quire__lock_read(&cache->lock);
-    quire_status status = quire__book_probe(cache->book, domain, tokens, count, hit);
-    quire__lock_was_read(&cache->lock);
+    quire__lock_take(&cache->lock);
+    quire_status status = quire__book_probe_begin(cache->book, domain, tokens, count, &probe);
+    if (status == QUIRE_OK) {
+        if (is_long(cache, count)) {
+            quire__lock_give(&cache->lock);
+            quire__book_probe_look(cache->book, tokens, &probe);
+            quire__lock_take(&cache->lock);
+        }
+        quire__book_probe_end(cache->book, tokens, &probe, hit);
+    }
+    quire__lock_give(&cache->lock);
     return status;
 }
 

@@ -22,9 +22,9 @@ quire_status quire__peer_begin(quire_peer *peer, uint64_t timeout_us)
         return quire__fail(QUIRE_EINVAL, "peer must not be NULL");
     if (peer->broken)
         return quire__fail(QUIRE_EPEER, "the link failed before; close the peer, and open one over a new transport");
-    quire__lock_read(&peer->cache->lock);
+    quire__lock_take(&peer->cache->lock);
     bool stepping = peer->cache->step.state != QUIRE__STEP_NONE;
-    quire__lock_was_read(&peer->cache->lock);
+    quire__lock_give(&peer->cache->lock);
     if (stepping)
         return quire__fail(QUIRE_ESTATE, "the cache has an open step; commit or cancel it first");
     set_deadline(peer, timeout_us);

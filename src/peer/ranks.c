@@ -539,7 +539,7 @@ static void attach(quire_ranks *ranks, const quire__followers *followers)
     cache->followers = followers;
     if (followers != NULL)
         ranks->last_step = cache->steps;
-    quire__lock_written(&cache->lock);
+    quire__lock_give(&cache->lock);
 }
 
 quire_status quire_ranks_open(quire_ranks **out, quire_cache *cache, const quire_transport *transports, size_t count,
@@ -621,7 +621,7 @@ void quire_ranks_close(quire_ranks *ranks)
     atomic_store(&ranks->broken, true);
     quire__cache_lock(cache);
     quire__cache_take_in(cache);
-    quire__lock_written(&cache->lock);
+    quire__lock_give(&cache->lock);
     attach(ranks, NULL);
     for (uint32_t r = 0; r < ranks->count; r++)
         ranks->links[r].transport.close(ranks->links[r].transport.user);
