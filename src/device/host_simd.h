@@ -140,8 +140,27 @@ V_INLINE vu v_choose(vi mask, vu yes, vu no)
     return ((vu)mask & yes) | (~(vu)mask & no);
 }
 
+/* Of the words at `from`, at most W / 4 (`some`), the ones with these numbers. */
+V_INLINE vu v_take_words(const unsigned char *from, int some, vu numbers)
+{
+#if W == 16
+    const __m128i words = _mm_maskz_loadu_epi32((__mmask8)((1u << some) - 1), from);
+    return (vu)_mm512_permutexvar_epi32((__m512i)numbers, _mm512_castsi128_si512(words));
+#else
+    uint32_t words[W / 4] = {0};
+    vu taken;
+    memcpy(words, from, (size_t)some * 4);
+    for (int i = 0; i < W; i++)
+        taken[i] = words[numbers[i]];
+    return taken;
+#endif
+}
+
 V_INLINE bool v_any(vu mask)
 {
+#if W == 16
+    return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
+#endif
     uint32_t any = 0;
     for (int i = 0; i < W; i++)
         any |= mask[i];
@@ -178,6 +197,51 @@ V_INLINE void v_transpose(vu rows[W])
         memcpy(rows, next, sizeof next);
     }
 }
+
+/* ---- words of W rows, transposed: words[i] has word i of all ---------------------------------------------------- */
+
+#if W == 16
+#define V_COLUMNS 4 /* words that are read at once */
+
+V_INLINE __m128i v_line(const unsigned char *from, int some)
+{
+    return some == 4 ? _mm_loadu_si128((const __m128i *)(const void *)from)
+                     : _mm_maskz_loadu_epi32((__mmask8)((1u << some) - 1), from);
+}
+
+/* `some`: words that there are. Lines of four are put in place as they are loaded, which any of the vector ports can do,
+ * and only words within lines by shuffles. */
+V_INLINE void v_columns(const unsigned char *const rows[16], int64_t at, int some, vu words[4])
+{
+    __m512i lines[4];
+    for (int i = 0; i < 4; i++) {
+        lines[i] = _mm512_castsi128_si512(v_line(rows[i] + at, some));
+        lines[i] = _mm512_inserti32x4(lines[i], v_line(rows[4 + i] + at, some), 1);
+        lines[i] = _mm512_inserti32x4(lines[i], v_line(rows[8 + i] + at, some), 2);
+        lines[i] = _mm512_inserti32x4(lines[i], v_line(rows[12 + i] + at, some), 3);
+    }
+    const __m512i a = _mm512_unpacklo_epi32(lines[0], lines[1]), b = _mm512_unpackhi_epi32(lines[0], lines[1]);
+    const __m512i c = _mm512_unpacklo_epi32(lines[2], lines[3]), d = _mm512_unpackhi_epi32(lines[2], lines[3]);
+    words[0] = (vu)_mm512_unpacklo_epi64(a, c);
+    words[1] = (vu)_mm512_unpackhi_epi64(a, c);
+    words[2] = (vu)_mm512_unpacklo_epi64(b, d);
+    words[3] = (vu)_mm512_unpackhi_epi64(b, d);
+}
+#else
+#define V_COLUMNS W
+
+/* `some`: words that there are. */
+V_INLINE void v_columns(const unsigned char *const rows[W], int64_t at, int some, vu words[W])
+{
+    for (int i = 0; i < W; i++) {
+        words[i] = (vu)v_splat(0);
+        memcpy(&words[i], rows[i] + at, some == W ? sizeof words[i] : (size_t)some * 4);
+    }
+    v_transpose(words);
+}
+#endif
+
+/* ---- functions ------------------------------------------------------------------------------------------------ */
 
 /* 2^x for x <= 0; 0 below the normal numbers; NaN stays. Taylor's series on [-1/2, 1/2]: error below 1e-7. */
 V_INLINE vf v_exp2(vf x)
@@ -357,6 +421,17 @@ V_INLINE int code_bits(quire_dtype dtype)
     return dtype == QUIRE_DTYPE_INT4 ? 4 : 8 * dtype_bytes(dtype);
 }
 
+/* int4: the number of the lowest 4 bits of each word. */
+V_INLINE vf v_from_nibble(vu words)
+{
+#if W == 16 /* a look-up reads no other bits of its index */
+    const __m512 numbers = _mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    return (vf)_mm512_permutexvar_ps((__m512i)words, numbers);
+#else
+    return v_from_int((vi)(words & 15u));
+#endif
+}
+
 /* The 32 / bits elements that lie side by side in each word. int4: from 0 to 15. */
 V_INLINE void v_codes_of_words(quire_dtype dtype, vu words, vf codes[8])
 {
@@ -389,7 +464,7 @@ V_INLINE void v_codes_of_words(quire_dtype dtype, vu words, vf codes[8])
         return;
     case QUIRE_DTYPE_INT4:
         for (int i = 0; i < 8; i++)
-            codes[i] = v_from_int((vi)(words >> (i / 2 * 4 + i % 2 * 16) & 15u));
+            codes[i] = v_from_nibble(words >> (i / 2 * 4 + i % 2 * 16));
         return;
     default:
         codes[0] = (vf)words;
@@ -433,16 +508,21 @@ V_INLINE vf v_codes_of_int4(const unsigned char *row, int first)
     memcpy(&word, row + first / 8 * 4, sizeof word);
     words = (vu)v_splat(0) + word;
 #endif
-    return v_from_int((vi)(v_shift_right(words, shift) & 15u));
+    return v_from_nibble(v_shift_right(words, shift));
 }
 
 /* What the codes of int4's group `groups` of each word are multiplied with, and what is added then (host_formats.h).
  * Exact. */
 V_INLINE void v_int4_scales(vu words, vu groups, vf *step, vf *shift)
 {
-    vf zero = v_from_int((vi)(v_shift_right(words, groups * 4u + 16u) & 15u));
-    vf part = v_from_int((vi)(8u - (v_shift_right(words, groups * 2u + 8u) & 3u)));
-    *step = v_from_f16((words & 0xffu) << 7) * (part * v_splat(0.125f));
+    vf zero = v_from_nibble(v_shift_right(words, groups * 4u + 16u));
+#if W == 16
+    const __m512 parts = _mm512_broadcast_f32x4(_mm_set_ps(0.625f, 0.75f, 0.875f, 1));
+    vf part = (vf)_mm512_permutexvar_ps((__m512i)v_shift_right(words, groups * 2u + 8u), parts);
+#else
+    vf part = v_from_int((vi)(8u - (v_shift_right(words, groups * 2u + 8u) & 3u))) * v_splat(0.125f);
+#endif
+    *step = v_from_f16((words & 0xffu) << 7) * part;
     *shift = -zero * *step;
 }
 
@@ -459,18 +539,70 @@ V_INLINE vf v_from_int4(const unsigned char *row, const unsigned char *scales, i
     return v_fma(v_codes_of_int4(row, first), step, shift);
 }
 
-/* of[0] in the first eight lanes, of[1] in the others. */
-V_INLINE vf v_spread(const float *of)
+#if W >= 8
+/* Some of the 64 elements of an int4 row from `from` on, from 0 to 15, in the order that costs least: number 8 n + g is what
+ * is in bits 4 n of word g, so every lane is of one group. `some`: 0 .. 64 / W - 1, the first is 0. */
+V_INLINE vf v_codes_of_groups(const unsigned char *from, int some)
 {
 #if W == 16
-    double pair;
-    memcpy(&pair, of, sizeof pair);
-    return (vf)_mm512_permutexvar_ps(_mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0),
-                                     _mm512_castpd_ps(_mm512_set1_pd(pair)));
+    const vu words = (vu)_mm512_broadcast_i64x4(_mm256_loadu_si256((const __m256i *)(const void *)from));
+    const vu shifts = {0, 0, 0, 0, 0, 0, 0, 0, 4, 4, 4, 4, 4, 4, 4, 4};
+    return v_from_nibble(v_shift_right(words, shifts + (uint32_t)some * 8u));
 #else
-    return v_splat(of[0]);
+    vu words;
+    memcpy(&words, from, sizeof words);
+    return v_from_nibble(words >> (uint32_t)some * 4u);
 #endif
 }
+
+/* One number for each of 8 groups, as v_codes_of_groups wants it. */
+V_INLINE vf v_eight_groups(const float *of)
+{
+#if W == 16
+    return (vf)_mm512_broadcast_f32x8(_mm256_loadu_ps(of));
+#else
+    return v_load(of);
+#endif
+}
+#endif
+
+#if W == 16
+/* fp8 as f16, QUIRE__E4M3_UNIT too large where it is e4m3, in the upper byte of each half word: what is in the lower one
+ * does not matter. */
+V_INLINE __m512i v_halves(quire_dtype dtype, __m512i upper)
+{
+    if (dtype == QUIRE_DTYPE_FP8_E5M2)
+        return _mm512_and_si512(upper, _mm512_set1_epi16((short)0xff00));
+    return _mm512_and_si512(_mm512_srai_epi16(upper, 1), _mm512_set1_epi16((short)0xbf80)); /* the sign, seven bits */
+}
+
+/* The four elements in each word of 16 keys and of 16 more, as halves; the keys take turns: a0 b0 a1 b1 ... */
+V_INLINE void v_halves_of_words(quire_dtype dtype, vu a, vu b, __m512i halves[4])
+{
+    const __m512i low = _mm512_set1_epi32(0xffff);
+    const __m512i first = _mm512_ternarylogic_epi32(low, (__m512i)a, (__m512i)(b << 16), 0xca); /* bytes 0, 1 */
+    const __m512i last = _mm512_ternarylogic_epi32(low, (__m512i)(a >> 16), (__m512i)b, 0xca);
+    halves[0] = v_halves(dtype, _mm512_slli_epi16(first, 8));
+    halves[1] = v_halves(dtype, first);
+    halves[2] = v_halves(dtype, _mm512_slli_epi16(last, 8));
+    halves[3] = v_halves(dtype, last);
+}
+
+V_INLINE __m512i v_halves_of_row(quire_dtype dtype, __m256i codes)
+{
+    return v_halves(dtype, _mm512_slli_epi16(_mm512_cvtepi8_epi16(codes), 8));
+}
+
+/* Scores of keys that take turns, in their order. */
+V_INLINE void v_take_turns_back(vf *a, vf *b)
+{
+    const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    const __m512 low = (__m512)*a, high = (__m512)*b;
+    *a = (vf)_mm512_permutex2var_ps(low, even, high);
+    *b = (vf)_mm512_permutex2var_ps(low, odd, high);
+}
+#endif
 
 /* Not zero where one of four codes is a NaN. */
 V_INLINE vu v_e4m3_nan(vu words)
