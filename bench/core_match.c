@@ -147,19 +147,23 @@ static void prompts_close(prompts *prompts)
     free(prompts->tokens);
 }
 
+/* Into an empty arena, which has room for them: in a full one a policy may well evict what has just come, rather than
+ * the prompts of before. */
 static void cache_all(prompts *prompts)
 {
+    bench_must(quire_cache_clear(prompts->world->cache));
     for (uint32_t i = 0; i < prompts->count; i++)
         bench_world_ensure(prompts->world, prompt_of(prompts, i), prompts->world->length);
 }
 
-/* The prompt grows by requests that each add a piece; between them other requests take a block each, so that a piece's
- * blocks do not follow those of the last. */
+/* In an empty arena too, the prompt grows by requests that each add a piece; between them other requests take a block each,
+ * so that a piece's blocks do not follow those of the last. */
 static void cache_in_pieces(prompts *prompts)
 {
     bench_world *world = prompts->world;
     uint32_t piece = (world->path / PIECES > 0 ? world->path / PIECES : 1) * world->block_tokens;
 
+    bench_must(quire_cache_clear(world->cache));
     for (uint32_t done = 0; done < world->length;) {
         int32_t other[256 + 1];
         bench_random_tokens(&world->seed, other, world->block_tokens);
