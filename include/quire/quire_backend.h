@@ -31,7 +31,7 @@ typedef struct quire_policy_tree {
     const void *self;
     uint32_t (*parent)(const void *self, uint32_t block);   /* QUIRE_NO_BLOCK: it begins a prompt */
     uint32_t (*children)(const void *self, uint32_t block); /* that this tier holds. During drop the block still counts */
-    uint32_t (*stamp)(const void *self, uint32_t block);    /* a hash of its own tokens */
+    uint32_t (*stamp)(const void *self, uint32_t block);    /* a hash of its tokens and all before them, and the domain */
     int (*busy)(const void *self, uint32_t block);          /* 1: a copy in flight has it; evicting it means waiting */
 } quire_policy_tree;
 

@@ -94,8 +94,7 @@ static uint32_t tree_host_children(const void *self, uint32_t node)
 static uint32_t tree_stamp(const void *self, uint32_t node)
 {
     const quire__book *book = self;
-    const quire__kin *kin = &book->pool.kin[node];
-    return kin->parent == QUIRE__NONE ? kin->stamp ^ kin->domain * UINT32_C(0x9e3779b1) : kin->stamp;
+    return book->pool.kin[node].stamp;
 }
 
 static int tree_device_busy(const void *self, uint32_t node)

@@ -47,23 +47,28 @@ enum {
     MARK_WAYS = 4,
     BUSY_TRIES = 8, /* victims passed over because a copy has them */
     LOOKED_AT = 256, /* cells, for each request */
-    MOST_USES = 255,
+    MOST_USES = 8,
+    MOST_LEVEL = 15,
+    AHEAD = 8, /* entries of a path fetched before they are needed */
     PASSED = 64,     /* younger blocks that one passes on its way into a list */
     MOVED = 16       /* blocks of a cell that move on when it is looked at */
 };
 
-enum { IN = 1, LISTED = 2, FOUND = 4 };
 enum { ENDED, PLACE, GROWTH, USES, GAP }; /* the features, in the order of the learner's tree */
 
 typedef struct entry {
-    uint64_t key; /* of the block and all before it; 0: not worked out */
     uint32_t older, newer;
     uint32_t used; /* ms */
-    uint16_t kind;
-    uint8_t bin, flags;
-    uint8_t uses;
-    bool marked; /* of the last two of a sequence */
+    uint32_t kind : 10, bin : 6;
+    uint32_t uses : 4;
+    uint32_t level : 4;  /* 1 + zero bits that its stamp ends in; 0: not looked at. The learner follows those of a level above
+                          * its shift */
+    uint32_t in : 1, listed : 1, found : 1; /* in the order; in a list; in the order before */
+    uint32_t marked : 1; /* of the last two of a sequence */
 } entry;
+
+_Static_assert(QUIRE__LEARNER_KINDS <= 1 << 10 && QUIRE__LEARNER_BINS <= 1 << 6, "fit an entry");
+_Static_assert(sizeof(entry) == 16, "four to a cache line");
 
 /* Leaves of a kind and a bin of age. */
 typedef struct cell {
@@ -133,6 +138,12 @@ static uint32_t age_of(const learned *p, uint32_t node)
     return p->ticked - p->entries[node].used;
 }
 
+/* In the order, and not a leaf there. */
+static bool waits(const learned *p, uint32_t node)
+{
+    return p->entries[node].in && !p->entries[node].listed;
+}
+
 /* Whether blocks of the cell are worth more the older they are. */
 static bool rising(const learned *p, uint32_t at)
 {
@@ -164,9 +175,9 @@ static void list(learned *p, uint32_t node, uint32_t bin)
     entry *own = &p->entries[node];
     const uint32_t at = own->kind * (uint32_t)BINS + bin;
     cell *cell = &p->cells[at];
-    QUIRE__ASSERT((own->flags & (IN | LISTED)) == IN);
-    own->bin = (uint8_t)bin;
-    own->flags |= LISTED;
+    QUIRE__ASSERT(own->in != 0 && own->listed == 0);
+    own->bin = bin & 63;
+    own->listed = 1;
     if (cell->oldest == QUIRE__NONE) {
         own->older = own->newer = QUIRE__NONE;
         cell->oldest = cell->newest = node;
@@ -197,7 +208,7 @@ static void unlist(learned *p, uint32_t node)
     entry *own = &p->entries[node];
     const uint32_t at = own->kind * (uint32_t)BINS + own->bin;
     cell *cell = &p->cells[at];
-    own->flags &= (uint8_t)~LISTED;
+    own->listed = 0;
     if (own->older == QUIRE__NONE)
         cell->oldest = own->newer;
     else
@@ -240,25 +251,29 @@ static void age(learned *p, uint32_t now)
 
 /* ---- keys and marks ------------------------------------------------------------------------------------------ */
 
-static uint64_t key_below(const learned *p, uint32_t parent, uint32_t node)
+static uint32_t stamp_of(const learned *p, uint32_t node)
 {
-    uint64_t above = parent == QUIRE_NO_BLOCK ? 1 : p->entries[parent].key;
-    return quire__policy_key(above, p->tree.stamp(p->tree.self, node));
+    return p->tree.stamp(p->tree.self, node);
 }
 
-static void keep_mark(learned *p, uint64_t key, uint32_t used)
+static uint64_t *marks_of(const learned *p, uint32_t stamp)
 {
-    uint64_t *set = &p->marks[(key >> 40) % MARK_SETS * MARK_WAYS];
+    return &p->marks[(stamp * 2654435761u >> 18) % MARK_SETS * MARK_WAYS];
+}
+
+static void keep_mark(learned *p, uint32_t stamp, uint32_t used)
+{
+    uint64_t *set = marks_of(p, stamp);
     for (int i = MARK_WAYS - 1; i > 0; i--)
         set[i] = set[i - 1];
-    set[0] = key << 32 | (uint64_t)(used >> 6 & 0xffffff) << 8 | 1;
+    set[0] = (uint64_t)stamp << 32 | (uint64_t)(used >> 6 & 0xffffff) << 8 | 1;
 }
 
-static bool take_mark(learned *p, uint64_t key, uint32_t *used)
+static bool take_mark(learned *p, uint32_t stamp, uint32_t *used)
 {
-    uint64_t *set = &p->marks[(key >> 40) % MARK_SETS * MARK_WAYS];
+    uint64_t *set = marks_of(p, stamp);
     for (int i = 0; i < MARK_WAYS; i++) {
-        if (set[i] != 0 && set[i] >> 32 == (key & UINT32_MAX)) {
+        if (set[i] != 0 && set[i] >> 32 == stamp) {
             *used = (uint32_t)(set[i] >> 8 & 0xffffff) << 6;
             set[i] = 0;
             return true;
@@ -274,12 +289,12 @@ static uint32_t find_mark(learned *p, const uint32_t *path, uint32_t count, uint
         entry *own = &p->entries[path[i]];
         bool marked = own->marked;
         *used = own->used;
-        if (!marked && !(own->flags & FOUND))
-            marked = take_mark(p, own->key, used);
-        own->marked = false;
+        if (!marked && !own->found)
+            marked = take_mark(p, stamp_of(p, path[i]), used);
+        own->marked = 0;
         if (marked) {
             if (i > 0)
-                p->entries[path[i - 1]].marked = false;
+                p->entries[path[i - 1]].marked = 0;
             return i + 1;
         }
     }
@@ -314,34 +329,36 @@ static uint32_t uses_class(uint32_t uses)
     return uses < 4 ? uses : uses < 8 ? 4 : 5;
 }
 
-static void set_kind(learned *p, entry *own, uint32_t kind, uint32_t now)
+static entry used_entry(entry own, uint32_t kind, uint32_t now)
 {
-    own->kind = (uint16_t)kind;
-    own->used = now;
-    own->flags = IN | FOUND;
-    if (own->uses < MOST_USES)
-        own->uses++;
-    p->count++;
+    own.kind = kind & 1023;
+    own.used = now;
+    own.in = own.found = 1;
+    own.uses += own.uses < MOST_USES;
+    return own;
 }
 
-/* Keys of a path, and how often those of its blocks that are new have been used: as often as one below them, at least. */
+static bool followed(const learned *p, entry own)
+{
+    return own.level > p->learner.shift;
+}
+
+/* Levels of a path's new blocks, and how often they have been used: as often as one below them, at least. */
 static void know(learned *p, const uint32_t *path, uint32_t count)
 {
-    uint32_t parent = p->tree.parent(p->tree.self, path[0]);
-    for (uint32_t i = 0; i < count; parent = path[i], i++) {
-        if (p->entries[path[i]].key == 0)
-            p->entries[path[i]].key = key_below(p, parent, path[i]);
-    }
     uint32_t below = 0;
     for (uint32_t i = count; i-- > 0;) {
         entry *own = &p->entries[path[i]];
-        if (own->flags & FOUND)
+        if (own->found)
             return;
-        if (quire__learner_follows(&p->learner, own->key)) {
-            uint32_t uses = quire__learner_uses(&p->learner, own->key);
+        const uint32_t stamp = stamp_of(p, path[i]), level = 1 + (uint32_t)__builtin_ctz(stamp | UINT32_C(1) << 31);
+        own->level = (level < MOST_LEVEL ? level : MOST_LEVEL) & 15;
+        if (followed(p, *own)) {
+            uint32_t uses = quire__learner_uses(&p->learner, stamp);
+            uses = uses < MOST_USES ? uses : MOST_USES;
             below = uses > below ? uses : below;
         }
-        own->uses = (uint8_t)below;
+        own->uses = below & 15;
     }
 }
 
@@ -366,25 +383,28 @@ static void learned_insert(void *state, const uint32_t *path, uint32_t count, co
         [ENDED] = use->hints & QUIRE_HINT_TURN_ENDED ? 1 : 0,
         [GROWTH] = (uint8_t)(whole ? growth_class(p, count - end) : 0),
         [GAP] = (uint8_t)(end ? 1 + gap_class(now - last_used) : 0)};
-    uint32_t followed = 0, kind = 0;
+    uint32_t samples = 0, kind = 0, before = UINT32_MAX;
     for (uint32_t i = 0; i < count; i++) {
-        entry *own = &p->entries[path[i]];
-        bool hit = (own->flags & FOUND) || above + i < use->matched;
-        uint8_t place = whole && i + 1 == count ? 2 : hit, uses = (uint8_t)uses_class(own->uses);
-        if (i == 0 || place != features[PLACE] || uses != features[USES]) {
-            features[PLACE] = place;
-            features[USES] = uses;
+        if (i + AHEAD < count)
+            __builtin_prefetch(&p->entries[path[i + AHEAD]], 1);
+        entry own = p->entries[path[i]];
+        const uint32_t hit = own.found || above + i < use->matched, place = whole && i + 1 == count ? 2 : hit;
+        if ((place << 4 | own.uses) != before) {
+            before = place << 4 | own.uses;
+            features[PLACE] = (uint8_t)place;
+            features[USES] = (uint8_t)uses_class(own.uses);
             kind = quire__learner_kind(&p->learner, features);
         }
-        set_kind(p, own, kind, useless && !hit ? now - quire__learner_edge(BINS - 1) : now);
-        if (quire__learner_follows(&p->learner, own->key)) {
-            quire__learner_use(&p->learner, own->key, kind, now);
-            followed++;
+        p->entries[path[i]] = used_entry(own, kind, useless && !hit ? now - quire__learner_edge(BINS - 1) : now);
+        if (followed(p, own)) {
+            quire__learner_use(&p->learner, stamp_of(p, path[i]), kind, now);
+            samples++;
         }
     }
-    quire__learner_path(&p->learner, followed);
+    p->count += count;
+    quire__learner_path(&p->learner, samples);
     for (uint32_t i = count > 2 ? count - 2 : 0; whole && i < count; i++)
-        p->entries[path[i]].marked = true;
+        p->entries[path[i]].marked = 1;
     if (p->tree.children(p->tree.self, path[count - 1]) == 0)
         list(p, path[count - 1], quire__learner_bin(age_of(p, path[count - 1])));
 }
@@ -393,14 +413,12 @@ static void learned_insert_below(void *state, uint32_t node, uint32_t above, con
 {
     learned *p = state;
     entry *own = &p->entries[node];
-    if (p->entries[above].flags & LISTED)
+    if (p->entries[above].listed)
         unlist(p, above);
-    own->key = key_below(p, above, node);
-    own->marked = false;
-    own->uses = 0;
     p->ticked = clock_of(use);
     const uint8_t features[QUIRE__LEARNER_FEATURES] = {0};
-    set_kind(p, own, quire__learner_kind(&p->learner, features), p->ticked);
+    *own = used_entry((entry){0}, quire__learner_kind(&p->learner, features), p->ticked);
+    p->count++;
     list(p, node, 0);
 }
 
@@ -411,9 +429,11 @@ static void learned_take(void *state, const uint32_t *path, uint32_t count, uint
         age(p, (uint32_t)(now / 1000));
     QUIRE__ASSERT(p->count >= count);
     for (uint32_t i = 0; i < count; i++) {
-        if (p->entries[path[i]].flags & LISTED)
+        if (i + AHEAD < count)
+            __builtin_prefetch(&p->entries[path[i + AHEAD]], 1);
+        if (p->entries[path[i]].listed)
             unlist(p, path[i]);
-        p->entries[path[i]].flags = FOUND;
+        p->entries[path[i]].in = 0;
     }
     p->count -= count;
 }
@@ -426,7 +446,7 @@ static void inherit(learned *p, uint32_t parent, uint32_t node)
     own->older = child->older;
     own->newer = child->newer;
     own->bin = child->bin;
-    own->flags |= LISTED;
+    own->listed = 1;
     if (own->older == QUIRE__NONE)
         cell->oldest = parent;
     else
@@ -441,20 +461,19 @@ static void learned_drop(void *state, uint32_t node)
 {
     learned *p = state;
     entry *own = &p->entries[node];
-    QUIRE__ASSERT(own->flags & IN);
+    QUIRE__ASSERT(own->in != 0);
     uint32_t parent = p->tree.parent(p->tree.self, node);
-    if (parent != QUIRE_NO_BLOCK && ((p->entries[parent].flags & (IN | LISTED)) != IN ||
-                                     p->tree.children(p->tree.self, parent) != 1))
+    if (parent != QUIRE_NO_BLOCK && (!waits(p, parent) || p->tree.children(p->tree.self, parent) != 1))
         parent = QUIRE_NO_BLOCK; /* it does not become a leaf */
-    if (own->flags & LISTED && parent != QUIRE_NO_BLOCK && p->entries[parent].kind == own->kind &&
+    if (own->listed && parent != QUIRE_NO_BLOCK && p->entries[parent].kind == own->kind &&
         p->entries[parent].used == own->used) {
         inherit(p, parent, node);
         parent = QUIRE_NO_BLOCK;
-    } else if (own->flags & LISTED) {
+    } else if (own->listed) {
         unlist(p, node);
     }
     if (own->marked)
-        keep_mark(p, own->key, own->used);
+        keep_mark(p, stamp_of(p, node), own->used);
     *own = (entry){0};
     p->count--;
     if (parent != QUIRE_NO_BLOCK)
@@ -464,9 +483,8 @@ static void learned_drop(void *state, uint32_t node)
 static void learned_sealed(void *state, const uint32_t *path, uint32_t count)
 {
     learned *p = state;
-    uint32_t parent = p->tree.parent(p->tree.self, path[0]);
-    for (uint32_t i = 0; i < count; parent = path[i], i++)
-        p->entries[path[i]] = (entry){.key = key_below(p, parent, path[i])};
+    for (uint32_t i = 0; i < count; i++)
+        p->entries[path[i]] = (entry){0};
 }
 
 /* The first bucket at or after `bucket` with a cell, or BUCKETS. */
@@ -512,7 +530,7 @@ static uint32_t name_with_parents(const learned *p, uint32_t node, uint32_t buck
     while (count < most) {
         nodes[count++] = node;
         node = p->tree.parent(p->tree.self, node);
-        if (node == QUIRE_NO_BLOCK || (p->entries[node].flags & (IN | LISTED)) != IN ||
+        if (node == QUIRE_NO_BLOCK || !waits(p, node) ||
             p->tree.children(p->tree.self, node) != 1)
             break;
         const entry *own = &p->entries[node];
@@ -589,7 +607,7 @@ static void learned_each(const void *state, void (*fn)(void *arg, uint32_t node)
     const learned *p = state;
     uint32_t left = p->count;
     for (uint32_t node = 0; left > 0; node++) {
-        if (p->entries[node].flags & IN) {
+        if (p->entries[node].in) {
             left--;
             fn(arg, node);
         }

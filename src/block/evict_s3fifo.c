@@ -6,7 +6,8 @@
  *
  * The queues are in order of arrival, whatever is used meanwhile. A walk from the old end passes over inner blocks that
  * were not used again, and moves on those that were, as it does with leaves; so a queue's heap (leaves.c) holds its leaves
- * and what was used again. Each step of a victim's search uses up a use of a block: O(log n) for each use, in the long run.
+ * and what was used again. Each step of a victim's search uses up a use of a block: O(log n) for each use, in the long run. After
+ * MOST_STEPS in one call it takes, of the leaves that it has passed, the first of those that had the fewest uses left.
  */
 #include "block/evict_s3fifo.h"
 
@@ -14,7 +15,7 @@
 #include "block/leaves.h"
 
 enum { SMALL, MAIN };
-enum { MOST_USES = 3 };
+enum { MOST_USES = 3, MOST_STEPS = 512 };
 
 typedef struct ghost {
     uint64_t key; /* 0: none */
@@ -68,7 +69,7 @@ static bool recall(s3fifo *p, uint64_t key)
 static void remember(s3fifo *p, uint64_t key)
 {
     ghost *own = &p->ghosts[p->ghost_at], *chain = &p->ghosts[key % p->ghost_count];
-    (void)recall(p, key); /* one key, one ghost: equal blocks of two domains have the same */
+    (void)recall(p, key); /* one key, one ghost */
     if (own->key != 0)
         (void)recall(p, own->key);
     own->key = key;
@@ -134,8 +135,8 @@ static uint32_t s3fifo_victim(void *state)
 {
     s3fifo *p = state;
     quire__leaves *leaves = &p->leaves;
-    uint32_t block = QUIRE_NO_BLOCK;
-    while (leaves->filled) {
+    uint32_t block = QUIRE_NO_BLOCK, passed = QUIRE_NO_BLOCK;
+    for (uint32_t steps = 0; leaves->filled && (steps < MOST_STEPS || passed == QUIRE_NO_BLOCK); steps++) {
         bool small = leaves->filled & 1 << SMALL &&
                      (leaves->members[SMALL] > leaves->slots / 10 || !(leaves->filled & 1 << MAIN));
         block = quire__leaves_oldest(leaves, small ? SMALL : MAIN);
@@ -144,10 +145,14 @@ static uint32_t s3fifo_victim(void *state)
             return block;
         own->uses = small ? 0 : own->uses - 1;
         quire__leaves_move(leaves, block, MAIN);
-        if (own->uses == 0 && leaves->tree.children(leaves->tree.self, block) > 0)
+        const bool leaf = leaves->tree.children(leaves->tree.self, block) == 0;
+        if (own->uses == 0 && !leaf)
             quire__leaves_unlist(leaves, block);
+        if (leaf && (passed == QUIRE_NO_BLOCK || own->uses < p->leaves.leaf[passed].uses) &&
+            !leaves->tree.busy(leaves->tree.self, block))
+            passed = block;
     }
-    return block;
+    return leaves->filled ? passed : QUIRE_NO_BLOCK;
 }
 
 /* What was used goes round again before it goes. */

@@ -6,14 +6,16 @@
  *
  * What is followed is a sample of blocks by their key, whether they are cached or not: a ghost is nothing special here,
  * and what the cache does has no influence on what is learned. When the table is full, every second followed block is
- * let go and the sample is half as dense from then on (as in SHARDS, Waldspurger et al., FAST 2015).
+ * let go and the sample is half as dense from then on (as in SHARDS, Waldspurger et al., FAST 2015); and so when a path has
+ * more followed blocks than TOGETHER on average, which would say the same and cost time.
  *
  * The hazard of a (kind, bin) is back / alive: the chance to come back within the bin for who has reached it. Who is still
  * in the bin counts half (the actuarial estimate of a life table). Kinds form a tree, one feature a level, and most have
  * few data, so each is drawn towards its parent: the parent's curve, scaled by how much more often this kind came back
  * altogether, counts as so many observations. At the root every bin is drawn towards the one before it: without data the
  * chance is the same in each bin of a logarithmic scale, and then the order is that of age, LRU. Blocks of one request
- * come back together, so the weight of the prior is per request, not per block.
+ * come back together, so the weight of the prior is per request, not per block. In the tail, when nearly all who come back
+ * have done so, a kind needs TAIL_EVENTS returns of its own: none in a hundred says nothing where one in a thousand is usual.
  *
  * The index of a kind and age is Gittins' (for caching: hit density, Beckmann et al., NSDI 2018): the most that holding
  * the block brings per time, max over t of P(back within t) / E[time held up to t]. Whoever has the lowest goes first.
@@ -32,17 +34,21 @@
 
 enum { BINS = QUIRE__LEARNER_BINS, KINDS = QUIRE__LEARNER_KINDS, SAMPLES = QUIRE__LEARNER_SAMPLES };
 enum { TABLE = QUIRE__LEARNER_TABLE, FEATURES = QUIRE__LEARNER_FEATURES };
-enum { MOST_SHIFT = 40, MOST_USES = 255, FREE = 255 };
+enum { MOST_SHIFT = 14, MOST_USES = 255, FREE = 255 };
 enum {
     RENEWED = 4,   /* kinds, for each request */
-    MOVED = 4096,  /* samples that grow older, at most */
+    MOVED = 1024,  /* samples that grow older, at most */
     SWEPT = 16     /* samples looked at for each use, after thinning out */
 };
 
 #define ROOT_PRIOR 0.05f    /* the chance to come back in one bin, before anything is known */
 #define ROOT_WEIGHT 200.0f  /* observations that a bin's neighbour counts for */
 #define PATH_WEIGHT 16.0f   /* requests that the parent's curve counts for */
-#define HALVE_AT 400000.0f  /* uses */
+#define TAIL_EVENTS 8.0f    /* requests that come back, that the parent's curve counts for where few do any more */
+#define RARE 0.0005f        /* as if that were the least chance */
+#define LEAST 1e-7f         /* chance: none is ruled out, and no float denormal */
+#define HALVE_AT 100000.0f  /* uses of samples */
+#define TOGETHER 64.0f      /* samples of a path, on average: more would say the same */
 
 uint32_t quire__learner_bin(uint32_t age)
 {
@@ -124,16 +130,35 @@ static void halve(const quire__learner *learner, quire__kind *kind)
     }
 }
 
-static void estimate_root(quire__kind *root)
+/* The share of all that came back which had done so by the end of the bin, to the 64th power: about 0 where much is to come,
+ * 1 in the tail. */
+static void find_tail(quire__learner *learner)
 {
+    const float *back = learner->kinds[0].back;
+    float all = 0, so_far = 0;
+    for (uint32_t bin = 0; bin < BINS; bin++)
+        all += back[bin];
+    for (uint32_t bin = 0; bin < BINS && all > 0; bin++) {
+        so_far += back[bin];
+        float share = so_far / all;
+        for (int doubling = 0; doubling < 6; doubling++)
+            share *= share;
+        learner->tail[bin] = share;
+    }
+}
+
+static void estimate_root(quire__learner *learner)
+{
+    quire__kind *root = learner->kinds;
     float before = ROOT_PRIOR;
     for (uint32_t bin = 0; bin < BINS; bin++) {
         before = (root->back[bin] + ROOT_WEIGHT * before) / (root->alive[bin] + ROOT_WEIGHT);
         root->hazard[bin] = least(0.99f, before);
     }
+    find_tail(learner);
 }
 
-static void estimate(quire__kind *kind, const float *parent, float weight)
+static void estimate(quire__kind *kind, const float *parent, float weight, const float *tail)
 {
     const float *back = kind->back, *alive = kind->alive;
     float came = weight, expected = weight;
@@ -142,7 +167,7 @@ static void estimate(quire__kind *kind, const float *parent, float weight)
         expected += alive[bin] * parent[bin];
     }
     for (uint32_t bin = 0; bin < BINS; bin++) {
-        float prior = least(0.99f, parent[bin] * (came / expected)), b = back[bin], a = alive[bin];
+        float prior = least(0.99f, parent[bin] * (came / expected) + LEAST), b = back[bin], a = alive[bin];
         if (bin > 0) {
             b += 0.5f * back[bin - 1];
             a += 0.5f * alive[bin - 1];
@@ -151,7 +176,8 @@ static void estimate(quire__kind *kind, const float *parent, float weight)
             b += 0.5f * back[bin + 1];
             a += 0.5f * alive[bin + 1];
         }
-        kind->hazard[bin] = least(0.99f, (b + weight * prior) / (a + weight));
+        const float events = weight * (TAIL_EVENTS / PATH_WEIGHT) * tail[bin], counts = weight + events / (prior + RARE);
+        kind->hazard[bin] = least(0.99f, (b + counts * prior) / (a + counts));
     }
 }
 
@@ -183,9 +209,9 @@ static void renew(quire__learner *learner, uint32_t number)
     quire__kind *kind = &learner->kinds[number];
     halve(learner, kind);
     if (number == 0)
-        estimate_root(kind);
+        estimate_root(learner);
     else
-        estimate(kind, learner->kinds[kind->parent].hazard, PATH_WEIGHT * learner->together);
+        estimate(kind, learner->kinds[kind->parent].hazard, PATH_WEIGHT * learner->together, learner->tail);
     find_worth(kind);
 }
 
@@ -234,21 +260,38 @@ uint32_t quire__learner_kind(quire__learner *learner, const uint8_t *features)
 
 /* ---- counting -------------------------------------------------------------------------------------------------- */
 
+/* One of who was in the bin came back. */
 static void count_back(quire__learner *learner, uint32_t kind, uint32_t bin)
 {
     for (;; kind = learner->kinds[kind].parent) {
         halve(learner, &learner->kinds[kind]);
         learner->kinds[kind].back[bin] += 1;
+        learner->kinds[kind].alive[bin] += 0.5f;
         if (kind == 0)
             return;
     }
 }
 
-static void count_alive(quire__learner *learner, uint32_t kind, uint32_t bin)
+static void count_new(quire__learner *learner, uint32_t kind)
 {
     for (;; kind = learner->kinds[kind].parent) {
         halve(learner, &learner->kinds[kind]);
-        learner->kinds[kind].alive[bin] += 0.5f;
+        learner->kinds[kind].alive[0] += 0.5f;
+        if (kind == 0)
+            return;
+    }
+}
+
+/* One has passed from a bin to a later one: it was there for the second half of that one, and is for the first of this. */
+static void count_passed(quire__learner *learner, uint32_t kind, uint32_t from, uint32_t to)
+{
+    for (;; kind = learner->kinds[kind].parent) {
+        halve(learner, &learner->kinds[kind]);
+        float *alive = learner->kinds[kind].alive;
+        alive[from] += 0.5f;
+        for (uint32_t bin = from + 1; bin < to; bin++)
+            alive[bin] += 1;
+        alive[to] += 0.5f;
         if (kind == 0)
             return;
     }
@@ -256,9 +299,14 @@ static void count_alive(quire__learner *learner, uint32_t kind, uint32_t bin)
 
 /* ---- samples --------------------------------------------------------------------------------------------------- */
 
-static uint32_t *bucket_of(const quire__learner *learner, uint64_t key)
+static bool follows(const quire__learner *learner, uint32_t key)
 {
-    return &learner->buckets[(key >> 44) % SAMPLES];
+    return (key & ((UINT32_C(1) << learner->shift) - 1)) == 0;
+}
+
+static uint32_t *bucket_of(const quire__learner *learner, uint32_t key)
+{
+    return &learner->buckets[(key * 2654435761u >> 16) % SAMPLES];
 }
 
 static void bin_add(quire__learner *learner, uint32_t at, uint32_t bin)
@@ -272,7 +320,6 @@ static void bin_add(quire__learner *learner, uint32_t at, uint32_t bin)
     else
         learner->samples[sample->older].newer = at;
     learner->newest[bin] = at;
-    count_alive(learner, sample->kind, bin);
 }
 
 static void bin_remove(quire__learner *learner, uint32_t at)
@@ -306,12 +353,12 @@ static void thin_out(quire__learner *learner)
 {
     for (uint32_t i = 0; i < SWEPT && learner->sweep < SAMPLES; i++, learner->sweep++) {
         const quire__sample *sample = &learner->samples[learner->sweep];
-        if (sample->bin != FREE && !quire__learner_follows(learner, sample->key))
+        if (sample->bin != FREE && !follows(learner, sample->key))
             forget(learner, learner->sweep);
     }
 }
 
-static uint32_t find(const quire__learner *learner, uint64_t key)
+static uint32_t find(const quire__learner *learner, uint32_t key)
 {
     uint32_t at = *bucket_of(learner, key);
     while (at != QUIRE__NONE && learner->samples[at].key != key)
@@ -319,7 +366,7 @@ static uint32_t find(const quire__learner *learner, uint64_t key)
     return at;
 }
 
-uint32_t quire__learner_uses(const quire__learner *learner, uint64_t key)
+uint32_t quire__learner_uses(const quire__learner *learner, uint32_t key)
 {
     uint32_t at = find(learner, key);
     return at == QUIRE__NONE ? 0 : learner->samples[at].uses;
@@ -328,18 +375,15 @@ uint32_t quire__learner_uses(const quire__learner *learner, uint64_t key)
 /* The sample moves on to the bin of its age. */
 static void catch_up(quire__learner *learner, uint32_t at, uint32_t now)
 {
-    quire__sample *sample = &learner->samples[at];
+    const quire__sample *sample = &learner->samples[at];
+    const uint32_t from = sample->bin, reached = quire__learner_bin(now - sample->since);
+    const uint32_t to = reached > from + 1 ? reached : from + 1;
     bin_remove(learner, at);
-    count_alive(learner, sample->kind, sample->bin);
-    for (uint32_t bin = sample->bin + 1u, last = quire__learner_bin(now - sample->since); bin < last; bin++) {
-        count_alive(learner, sample->kind, bin);
-        count_alive(learner, sample->kind, bin);
-        sample->bin = (uint8_t)bin;
-    }
-    bin_add(learner, at, sample->bin + 1u);
+    count_passed(learner, sample->kind, from, to);
+    bin_add(learner, at, to);
 }
 
-void quire__learner_use(quire__learner *learner, uint64_t key, uint32_t kind, uint32_t now)
+void quire__learner_use(quire__learner *learner, uint32_t key, uint32_t kind, uint32_t now)
 {
     thin_out(learner);
     uint32_t at = find(learner, key);
@@ -347,7 +391,6 @@ void quire__learner_use(quire__learner *learner, uint64_t key, uint32_t kind, ui
         if (quire__learner_bin(now - learner->samples[at].since) > learner->samples[at].bin)
             catch_up(learner, at, now);
         count_back(learner, learner->samples[at].kind, learner->samples[at].bin);
-        count_alive(learner, learner->samples[at].kind, learner->samples[at].bin);
         bin_remove(learner, at);
         if (learner->samples[at].uses < MOST_USES)
             learner->samples[at].uses++;
@@ -356,7 +399,7 @@ void quire__learner_use(quire__learner *learner, uint64_t key, uint32_t kind, ui
             learner->shift++;
             learner->sweep = 0;
         }
-        if (learner->free == QUIRE__NONE || !quire__learner_follows(learner, key))
+        if (learner->free == QUIRE__NONE || !follows(learner, key))
             return;
         at = learner->free;
         learner->free = learner->samples[at].next;
@@ -369,6 +412,7 @@ void quire__learner_use(quire__learner *learner, uint64_t key, uint32_t kind, ui
     }
     learner->samples[at].kind = (uint16_t)kind;
     learner->samples[at].since = now;
+    count_new(learner, kind);
     bin_add(learner, at, 0);
     learner->weight += 1;
     if (learner->weight >= HALVE_AT) {
@@ -381,6 +425,11 @@ void quire__learner_path(quire__learner *learner, uint32_t followed)
 {
     if (followed > 0)
         learner->together += ((float)followed - learner->together) / 64;
+    if (learner->together <= TOGETHER || learner->sweep < SAMPLES)
+        return;
+    for (; learner->together > TOGETHER && learner->shift < MOST_SHIFT; learner->shift++)
+        learner->together *= 0.5f;
+    learner->sweep = 0;
 }
 
 void quire__learner_advance(quire__learner *learner, uint32_t now)

@@ -27,7 +27,7 @@ typedef struct quire__kind {
 } quire__kind;
 
 typedef struct quire__sample {
-    uint64_t key;
+    uint32_t key;
     uint32_t since; /* ms */
     uint32_t next, older, newer; /* of its bucket; in its bin */
     uint16_t kind;
@@ -40,6 +40,7 @@ typedef struct quire__learner {
     uint32_t kind_count, turn; /* whose estimate is renewed next */
     float weight;   /* uses counted since the last halving */
     uint16_t halvings;
+    float tail[QUIRE__LEARNER_BINS]; /* how nearly all who come back have done so at that age; 0..1 */
     float together; /* samples of a path, on average */
 
     quire__sample *samples;
@@ -59,15 +60,11 @@ uint32_t quire__learner_edge(uint32_t bin);
 /* The kind of those features, the most telling first. When there are as many kinds as there may be, one with fewer. */
 uint32_t quire__learner_kind(quire__learner *learner, const uint8_t *features);
 
-/* Whether a block of that key is followed. */
-static inline bool quire__learner_follows(const quire__learner *learner, uint64_t key)
-{
-    return (key & ((UINT64_C(1) << learner->shift) - 1)) == 0;
-}
+/* A block whose key ends in `shift` zero bits is followed. */
 /* How often a followed block has been used; 0: it is not known. */
-uint32_t quire__learner_uses(const quire__learner *learner, uint64_t key);
+uint32_t quire__learner_uses(const quire__learner *learner, uint32_t key);
 /* A followed block has been used, and is of that kind from now on. */
-void quire__learner_use(quire__learner *learner, uint64_t key, uint32_t kind, uint32_t now);
+void quire__learner_use(quire__learner *learner, uint32_t key, uint32_t kind, uint32_t now);
 /* So many followed blocks were used as one path. */
 void quire__learner_path(quire__learner *learner, uint32_t followed);
 /* Time has passed: samples grow older, and the estimates of the next few kinds are renewed. Bounded work. */

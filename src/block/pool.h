@@ -59,7 +59,7 @@ typedef struct quire__kin {
     uint32_t depth; /* blocks before it in its prompt */
     uint32_t domain;
     uint32_t generation;
-    uint32_t stamp; /* of the tokens: what is sealed never changes */
+    uint32_t stamp; /* of the domain and all tokens up to its end: what is sealed never changes */
 } quire__kin;
 
 typedef struct quire__pool {

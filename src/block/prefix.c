@@ -268,9 +268,25 @@ static inline uint32_t stamp(const int32_t *tokens, uint32_t count)
     return (sum[0] ^ rotate(sum[1], 11)) + (sum[2] ^ rotate(sum[3], 19)) + rest;
 }
 
+/* Upper half of the product: every bit of what is above, and of the node's own, decides on its lowest bits. */
+static inline uint32_t chained(uint32_t above, uint32_t own)
+{
+    return (uint32_t)((above ^ own) * UINT64_C(0x9e3779b97f4a7c15) >> 32);
+}
+
+static uint32_t stamp_above(const quire__prefix *prefix, uint32_t domain, uint32_t parent)
+{
+    if (parent != QUIRE__NONE)
+        return prefix->pool->kin[parent].stamp;
+    uint64_t value = prefix->domains[domain].value;
+    return chained((uint32_t)(value >> 32), (uint32_t)value);
+}
+
 uint32_t quire__prefix_stamp(const quire__prefix *prefix, uint32_t node)
 {
-    return stamp(quire__pool_tokens(prefix->pool, node), prefix->pool->block_tokens);
+    const quire__kin *own = &prefix->pool->kin[node];
+    return chained(stamp_above(prefix, own->domain, own->parent),
+                   stamp(quire__pool_tokens(prefix->pool, node), prefix->pool->block_tokens));
 }
 
 void quire__prefix_link(quire__prefix *prefix, uint32_t node, uint32_t domain, uint32_t parent)
@@ -288,8 +304,8 @@ void quire__prefix_link(quire__prefix *prefix, uint32_t node, uint32_t domain, u
         .depth = parent == QUIRE__NONE ? 0 : kin[parent].depth + 1,
         .domain = domain,
         .generation = own->generation,
-        .stamp = quire__prefix_stamp(prefix, node),
     };
+    own->stamp = quire__prefix_stamp(prefix, node);
     if (*head != QUIRE__NONE) {
         kin[*head].newer = node;
         table_insert(prefix, *head);
@@ -307,11 +323,12 @@ void quire__prefix_link_path(quire__prefix *prefix, const uint32_t *path, uint32
     quire__prefix_link(prefix, path[0], domain, parent);
     const int32_t *tokens = prefix->pool->tokens;
     const uint32_t block_tokens = prefix->pool->block_tokens;
-    uint32_t depth = kin[path[0]].depth, above = path[0];
+    uint32_t depth = kin[path[0]].depth, above = path[0], stamped = kin[path[0]].stamp;
     for (uint32_t i = 1; i < count; i++) {
         uint32_t node = path[i];
         QUIRE__ASSERT(nodes[node].kind == QUIRE__KIND_SEALED && nodes[node].child == QUIRE__NONE);
         kin[above].children[QUIRE_TIER_DEVICE] = 1;
+        stamped = chained(stamped, stamp(tokens + (size_t)node * block_tokens, block_tokens));
         kin[node] = (quire__kin){
             .parent = above,
             .older = QUIRE__NONE,
@@ -320,7 +337,7 @@ void quire__prefix_link_path(quire__prefix *prefix, const uint32_t *path, uint32
             .depth = depth + i,
             .domain = domain,
             .generation = kin[node].generation,
-            .stamp = stamp(tokens + (size_t)node * block_tokens, block_tokens),
+            .stamp = stamped,
         };
         quire__pool_set_link(&nodes[above].child, node);
         above = node;

@@ -58,7 +58,7 @@ void quire__prefix_link_path(quire__prefix *prefix, const uint32_t *path, uint32
                              uint32_t parent);
 /* Takes a node without children out. A domain that is left with nothing is gone. */
 void quire__prefix_unlink(quire__prefix *prefix, uint32_t node);
-/* Of the node's tokens as they are now; kin has what it was when the node was linked. */
+/* Of the node's tokens as they are now, and the stamp above it; kin has what it was when the node was linked. */
 uint32_t quire__prefix_stamp(const quire__prefix *prefix, uint32_t node);
 /* Whether exactly the nodes that belong in the table are in it, each in its bucket. `nodes`: how many belong. */
 bool quire__prefix_table_right(const quire__prefix *prefix, uint32_t nodes);
