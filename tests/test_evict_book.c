@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "base/hash.h"
-#include "block/evict.h"
+#include "block/evict_priority.h"
 
 static const char *const policies[] = {"learned", "lru", "slru", "s3fifo", "lfu", "gdsf", "priority"};
 enum { POLICIES = sizeof(policies) / sizeof(*policies), LONGEST = 48 };
@@ -406,6 +406,67 @@ static void what_pins_keep_is_never_promised(void **state)
     close_desk(&d);
 }
 
+/* One fault a number; 0: there is no fault of that number. */
+static int plant(desk *d, uint32_t pinned, int fault)
+{
+    quire__pins *pins = d->book->evict[QUIRE_TIER_DEVICE].state;
+    switch (fault) {
+    case 1: pins->held++; break;
+    case 2: pins->stuck--; break;
+    case 3: pins->holds[d->book->chains[0].nodes[0]]++; break; /* of a block that pins below it keep */
+    case 4: pins->holds[pinned] = 0; break;
+    case 5: pins->most = pins->held - 1; break;
+    case 6: d->book->secured = d->book->config.offload_high + 1; break;
+    case 7: d->book->secured_at = d->book->counters.evictions_device + 1; break;
+    case 8: d->book->looked_at = 1, d->book->secured = 0; break;
+    case 9: d->book->looked_at = d->book->config.device_slots + 1; break;
+    case 10: d->book->config.offload_low = d->book->config.offload_high + 1; break;
+    case 11: d->book->host_arrivals = d->book->config.host_slots; break;
+    case 12: d->book->host_since = d->book->now + 1; break;
+    default: return 0;
+    }
+    return fault;
+}
+
+static void the_check_sees_miscounted_pins_and_impossible_looks(void **state)
+{
+    (void)state;
+    for (int fault = 1;; fault++) {
+        desk d;
+        quire__book_config config = config_of("priority", 40, 40); /* pin_blocks 10 */
+        config.offload = QUIRE_OFFLOAD_WRITE_BACK;
+        open_desk(&d, &config);
+        quire_hint tail = of_priority(QUIRE_PRIORITY_PIN, 0);
+        tail.ranges[0].first_token = 7;
+        ask_as(&d, 1, 0, document(1), 10, &tail); /* the last three pinned, the others kept by them */
+        ask_as(&d, 2, 0, document(2), 28, NULL);
+        ask_as(&d, 3, 0, document(3), 9, NULL); /* evicts, and writes back */
+        uint32_t seq = open_seq(&d, 0);
+        for (int look = 0; look < 20; look++) { /* a few blocks a look, from the root of what goes first on */
+            quire__book_offload_ahead(d.book, false, &d.plan);
+            answer(&d, true);
+        }
+        match(&d, seq, document(1), 5); /* some of those above the pins are in use */
+        uint32_t pinned = d.book->pool.node_count;
+        while (pinned-- > 0)
+            if (d.book->pool.kin[pinned].depth == 9 && quire__pool_tokens(&d.book->pool, pinned)[0] == document(1)[9])
+                break;
+        assert_true(pinned < d.book->pool.node_count);
+        const quire__pins *pins = d.book->evict[QUIRE_TIER_DEVICE].state;
+        assert_true(pins->held == 10 && pins->stuck > 0 && pins->stuck < pins->held && d.book->secured > 0);
+        assert_int_equal(quire__book_check(d.book), QUIRE_OK);
+        int planted = plant(&d, pinned, fault);
+        if (planted && quire__book_check(d.book) != QUIRE_ECORRUPT)
+            fail_msg("fault %d was not seen", fault);
+        quire__plan_close(&d.plan, &quire__allocator_default);
+        quire__book_close(d.book);
+        if (!planted) {
+            assert_int_equal(fault, 13);
+            return;
+        }
+    }
+}
+
 static void what_a_domain_leaves_behind_goes_first_when_its_time_is_over(void **state)
 {
     (void)state;
@@ -715,6 +776,7 @@ int main(void)
         cmocka_unit_test(a_high_priority_outlives_a_low_one_until_its_duration_is_over),
         cmocka_unit_test(a_pinned_range_stays_within_the_budget),
         cmocka_unit_test(what_pins_keep_is_never_promised),
+        cmocka_unit_test(the_check_sees_miscounted_pins_and_impossible_looks),
         cmocka_unit_test(what_a_domain_leaves_behind_goes_first_when_its_time_is_over),
         cmocka_unit_test(what_nobody_will_ask_for_goes_first),
         cmocka_unit_test(a_program_may_bring_its_own_policy),

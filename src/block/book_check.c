@@ -12,6 +12,8 @@
 #include "base/status.h"
 #include "block/chain.h"
 #include "block/evict_lru.h"
+#include "block/evict_priority.h"
+#include "block/offload.h"
 #include "block/side_check.h"
 
 static const char *const tier_names[QUIRE__TIERS] = {"device", "host"};
@@ -274,6 +276,8 @@ static quire_status check_order(const quire__book *book, quire_tier tier)
     if (order.position != expected || quire__evict_count(&book->evict[tier]) != expected)
         return quire__fail(QUIRE_ECORRUPT, "%u nodes belong into the %s eviction order, it has %u", expected,
                            tier_names[tier], order.position);
+    if (book->evict[tier].policy == &quire__evict_priority)
+        QUIRE__TRY(quire__priority_check(book->evict[tier].state, book->pool.node_count, book->scratch));
     if (!sorted)
         return QUIRE_OK; /* asking such a policy may move blocks on: a check would change what is decided */
     quire__evict order_of_tier = book->evict[tier];
@@ -377,6 +381,7 @@ quire_status quire__book_check(const quire__book *book)
     QUIRE__TRY(check_order(book, QUIRE_TIER_HOST));
     QUIRE__TRY(check_chains(book));
     QUIRE__TRY(quire__side_check(book));
+    QUIRE__TRY(quire__offload_check(book));
     if (book->events.next - book->events.read > book->events.capacity)
         return quire__fail(QUIRE_ECORRUPT, "%llu events in a ring of %u",
                            (unsigned long long)(book->events.next - book->events.read), book->events.capacity);

@@ -14,6 +14,8 @@
  */
 #include "block/evict_priority.h"
 
+#include <string.h>
+
 #include "base/check.h"
 #include "base/status.h"
 #include "block/leaves.h"
@@ -26,12 +28,11 @@ typedef struct term {
 } term;
 
 typedef struct priority {
+    quire__pins pins;
     quire__leaves leaves;
     term *terms;
-    uint32_t *holds;
-    uint32_t held, stuck; /* blocks with holds; those of them that are in the order */
     uint32_t *heap; /* [slots]: blocks, the earliest deadline first; leaf.priority is 1 + the place, 0: not in it */
-    uint32_t heaped, block_tokens, pins;
+    uint32_t heaped, block_tokens;
     uint64_t now;
 } priority;
 
@@ -52,25 +53,25 @@ static uint32_t above(const priority *p, uint32_t block)
 /* Whether the budget has room for the block and for what is above it. */
 static bool may_pin(const priority *p, uint32_t block)
 {
-    uint32_t held = p->held;
-    for (; block != QUIRE_NO_BLOCK && p->holds[block] == 0 && held <= p->pins; block = above(p, block))
+    uint32_t held = p->pins.held;
+    for (; block != QUIRE_NO_BLOCK && p->pins.holds[block] == 0 && held <= p->pins.most; block = above(p, block))
         held++;
-    return held <= p->pins;
+    return held <= p->pins.most;
 }
 
 static void pin(priority *p, uint32_t block)
 {
-    for (; block != QUIRE_NO_BLOCK && p->holds[block]++ == 0; block = above(p, block)) {
-        p->held++;
-        p->stuck += p->leaves.leaf[block].flags & QUIRE__LEAF_IN;
+    for (; block != QUIRE_NO_BLOCK && p->pins.holds[block]++ == 0; block = above(p, block)) {
+        p->pins.held++;
+        p->pins.stuck += p->leaves.leaf[block].flags & QUIRE__LEAF_IN;
     }
 }
 
 static void unpin(priority *p, uint32_t block)
 {
-    for (; block != QUIRE_NO_BLOCK && --p->holds[block] == 0; block = above(p, block)) {
-        p->held--;
-        p->stuck -= p->leaves.leaf[block].flags & QUIRE__LEAF_IN;
+    for (; block != QUIRE_NO_BLOCK && --p->pins.holds[block] == 0; block = above(p, block)) {
+        p->pins.held--;
+        p->pins.stuck -= p->leaves.leaf[block].flags & QUIRE__LEAF_IN;
     }
 }
 
@@ -79,7 +80,7 @@ static void release(priority *p, uint32_t block)
 {
     if (p->leaves.leaf[block].queue == PINNED)
         unpin(p, block);
-    p->stuck -= p->holds[block] > 0;
+    p->pins.stuck -= p->pins.holds[block] > 0;
 }
 
 /* ---- deadlines ----------------------------------------------------------------------------------------------- */
@@ -161,7 +162,7 @@ static quire_status priority_open(void *state, const quire_policy_setup *setup)
     void *memory = NULL;
     QUIRE__TRY(quire__leaves_open(&p->leaves, setup));
     p->block_tokens = setup->block_tokens;
-    p->pins = setup->pin_blocks;
+    p->pins.most = setup->pin_blocks;
     if (setup->blocks == 0)
         return QUIRE_OK;
     QUIRE__TRY(quire__memory_take(&p->leaves.allocator, setup->blocks, sizeof(term), "deadlines", &memory));
@@ -169,14 +170,14 @@ static quire_status priority_open(void *state, const quire_policy_setup *setup)
     QUIRE__TRY(quire__memory_take(&p->leaves.allocator, setup->slots, sizeof(uint32_t), "deadlines", &memory));
     p->heap = memory;
     QUIRE__TRY(quire__memory_take(&p->leaves.allocator, setup->blocks, sizeof(uint32_t), "pins", &memory));
-    p->holds = memory;
+    p->pins.holds = memory;
     return QUIRE_OK;
 }
 
 static void priority_close(void *state)
 {
     priority *p = state;
-    quire__memory_give(&p->leaves.allocator, p->holds);
+    quire__memory_give(&p->leaves.allocator, p->pins.holds);
     quire__memory_give(&p->leaves.allocator, p->heap);
     quire__memory_give(&p->leaves.allocator, p->terms);
     quire__leaves_close(&p->leaves);
@@ -223,7 +224,7 @@ static void enter(priority *p, uint32_t block, uint64_t token, uint64_t place, c
     }
     *terms = (term){.until = until, .dies = use->ttl_us ? use->now + use->ttl_us : 0};
     quire__leaves_enter(&p->leaves, block, level, place);
-    p->stuck += p->holds[block] > 0;
+    p->pins.stuck += p->pins.holds[block] > 0;
     if (level == PINNED)
         pin(p, block);
     enheap(p, block);
@@ -304,7 +305,7 @@ static uint32_t priority_kept(void *state, uint64_t now)
     priority *p = state;
     p->now = now > p->now ? now : p->now;
     expire(p);
-    return p->stuck;
+    return p->pins.stuck;
 }
 
 static uint32_t priority_count(const void *state)
@@ -326,6 +327,45 @@ static void priority_sealed(void *state, const uint32_t *path, uint32_t count)
         p->leaves.leaf[path[i]] = (quire__leaf){0};
         p->terms[path[i]] = (term){0};
     }
+}
+
+/* ---- the check ------------------------------------------------------------------------------------------------- */
+
+static quire_status check_heap(const priority *p)
+{
+    for (uint32_t at = 0; at < p->heaped; at++) {
+        uint32_t block = p->heap[at];
+        const quire__leaf *leaf = &p->leaves.leaf[block];
+        if (!(leaf->flags & QUIRE__LEAF_IN) || leaf->priority != at + 1 || deadline(p, block) == 0 ||
+            (at > 0 && deadline(p, p->heap[(at - 1) / 2]) > deadline(p, block)))
+            return quire__fail(QUIRE_ECORRUPT, "node %u is in the heap of deadlines wrongly, or out of order", block);
+    }
+    return QUIRE_OK;
+}
+
+quire_status quire__priority_check(const void *state, uint32_t blocks, uint32_t *scratch)
+{
+    const priority *p = state;
+    uint32_t held = 0, stuck = 0;
+
+    if (p->pins.holds == NULL)
+        return QUIRE_OK;
+    memset(scratch, 0, blocks * sizeof *scratch);
+    for (uint32_t block = 0; block < blocks; block++)
+        if (p->leaves.leaf[block].flags & QUIRE__LEAF_IN && p->leaves.leaf[block].queue == PINNED)
+            for (uint32_t at = block; at != QUIRE_NO_BLOCK && scratch[at]++ == 0; at = above(p, at))
+                continue;
+    for (uint32_t block = 0; block < blocks; block++) {
+        if (scratch[block] != p->pins.holds[block])
+            return quire__fail(QUIRE_ECORRUPT, "node %u is pinned, or kept by pins below it, %u times, counted as %u", block,
+                               scratch[block], p->pins.holds[block]);
+        held += scratch[block] > 0;
+        stuck += scratch[block] > 0 && p->leaves.leaf[block].flags & QUIRE__LEAF_IN;
+    }
+    if (held != p->pins.held || stuck != p->pins.stuck || held > p->pins.most)
+        return quire__fail(QUIRE_ECORRUPT, "pins keep %u nodes, %u in the order, counted as %u and %u of %u", held, stuck,
+                           p->pins.held, p->pins.stuck, p->pins.most);
+    return check_heap(p);
 }
 
 const quire_policy quire__evict_priority = {

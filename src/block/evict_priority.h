@@ -6,4 +6,14 @@
 
 extern const quire_policy quire__evict_priority;
 
+/* What pins keep. The policy's state begins with it, so that a test can break it. */
+typedef struct quire__pins {
+    uint32_t *holds;      /* [blocks]: 1 if it is pinned, and 1 for each child with holds */
+    uint32_t held, stuck; /* blocks with holds; those of them that are in the order */
+    uint32_t most;        /* the budget: of held */
+} quire__pins;
+
+/* QUIRE_ECORRUPT: pins are miscounted, or deadlines out of order. `scratch` [blocks] is written. */
+quire_status quire__priority_check(const void *state, uint32_t blocks, uint32_t *scratch);
+
 #endif

@@ -241,3 +241,25 @@ void quire__offload_missed(quire__book *book, uint32_t node)
         book->counters.offloads_declined++;
     }
 }
+
+/* `secured` is an estimate, so only its bounds can be checked: what a look may find, and that evictions since then are counted. */
+quire_status quire__offload_check(const quire__book *book)
+{
+    const quire__book_config *config = &book->config;
+    bool ahead = quire__offload_is_ahead(book);
+    if (ahead && (config->offload_low < 1 || config->offload_low > config->offload_high))
+        return quire__fail(QUIRE_ECORRUPT, "the watermarks of write-back are %u and %u", config->offload_low,
+                           config->offload_high);
+    if (book->secured > (ahead ? config->offload_high : 0) || book->looked_at > book->pool.total[QUIRE_TIER_DEVICE])
+        return quire__fail(QUIRE_ECORRUPT, "%u blocks are said to be secured, of %u in the order; at most %u are", book->secured,
+                           book->looked_at, ahead ? config->offload_high : 0);
+    if (book->looked_at > 0 && book->secured == 0)
+        return quire__fail(QUIRE_ECORRUPT, "all %u blocks of the order are said to be secured, and none is", book->looked_at);
+    if (book->secured_at > book->counters.evictions_device)
+        return quire__fail(QUIRE_ECORRUPT, "the last look was after %llu evictions, there have been %llu",
+                           (unsigned long long)book->secured_at, (unsigned long long)book->counters.evictions_device);
+    if (book->host_arrivals > config->host_slots / 8 || book->host_since > book->now)
+        return quire__fail(QUIRE_ECORRUPT, "%u blocks have come to the host since %llu, now is %llu", book->host_arrivals,
+                           (unsigned long long)book->host_since, (unsigned long long)book->now);
+    return QUIRE_OK;
+}

@@ -15,6 +15,9 @@ void quire__offload_ahead(quire__book *book, bool restoring, quire__plan *plan);
 /* Write-back: a block leaves the device, and the host does not have it. */
 void quire__offload_missed(quire__book *book, uint32_t node);
 
+/* QUIRE_ECORRUPT: what is remembered of the last look cannot be. */
+quire_status quire__offload_check(const quire__book *book);
+
 static inline bool quire__offload_is_ahead(const quire__book *book)
 {
     return book->config.offload >= QUIRE_OFFLOAD_WRITE_BACK;
