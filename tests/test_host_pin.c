@@ -242,6 +242,7 @@ static size_t a_day(quire_host_pin pin, uint64_t piece_bytes, quire_event *event
         (void)prompt_is_right(cache, 1000 * (i * 7 % 5 + i * i % 3));
     assert_int_equal(quire_cache_events(cache, events, EVENTS, &count), QUIRE_OK);
     *stats = small_stats(cache);
+    stats->restore_block_us = 0; /* a measurement, and no decision */
     quire_cache_close(cache);
     return count;
 }

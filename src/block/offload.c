@@ -253,8 +253,6 @@ quire_status quire__offload_check(const quire__book *book)
     if (book->secured > (ahead ? config->offload_high : 0) || book->looked_at > book->pool.total[QUIRE_TIER_DEVICE])
         return quire__fail(QUIRE_ECORRUPT, "%u blocks are said to be secured, of %u in the order; at most %u are", book->secured,
                            book->looked_at, ahead ? config->offload_high : 0);
-    if (book->looked_at > 0 && book->secured == 0)
-        return quire__fail(QUIRE_ECORRUPT, "all %u blocks of the order are said to be secured, and none is", book->looked_at);
     if (book->secured_at > book->counters.evictions_device)
         return quire__fail(QUIRE_ECORRUPT, "the last look was after %llu evictions, there have been %llu",
                            (unsigned long long)book->secured_at, (unsigned long long)book->counters.evictions_device);

@@ -17,7 +17,10 @@
  *      other streams, and by the seed's mood also what is not.
  *
  * The link to the host may be given a speed (quire__device_sim_set_link). A copy that crosses it then takes its time, from
- * when it is the first of its stream on; that time is real, so that what a caller measures is what it would measure.
+ * when it is the first of its stream on; that time is real, so that what a caller measures is what it would measure. Each stream
+ * has that speed, or all of them share it (quire__device_sim_share_link): then copies cross one after another in the order in
+ * which they were enqueued, whatever stream they are on. That ends, for a wait names an earlier record, and so do those before
+ * it.
  *
  * A seed also picks a character (struct mood), since a uniform scheduler would rarely be late enough to matter: some
  * seeds run nothing until forced, some everything at once, some starve one stream.
@@ -70,6 +73,7 @@ typedef struct sim_operation {
     size_t pieces, run; /* COPY: how many there are, how many have run */
     uint64_t takes_us;  /* COPY: over the link */
     uint64_t until_us;  /* when that is over; 0: it has not begun */
+    uint64_t turn;      /* COPY: on a shared link, counted from 0 */
     quire__copy piece[];
 } sim_operation;
 
@@ -103,6 +107,8 @@ typedef struct sim_device {
     uint32_t stream_count;
     quire__sim_memory *memory;
     uint64_t link_bytes_per_s; /* 0: no time passes */
+    bool link_shared;
+    uint64_t link_enqueued, link_begun, link_free_us; /* shared: copies so far, and when the last that began is over */
     char fault[160]; /* why the device is broken; empty: it is not */
 } sim_device;
 
@@ -175,21 +181,30 @@ static void operation_launch(sim_device *sim, const sim_operation *operation)
 }
 
 /* Is the first operation, a copy, still on the link? */
-static bool on_the_link(sim_operation *operation)
+static bool on_the_link(sim_device *sim, sim_operation *operation)
 {
     if (operation->kind != SIM_COPY || operation->takes_us == 0)
         return false;
     uint64_t now = quire__clock_us();
-    if (operation->until_us == 0)
-        operation->until_us = now + operation->takes_us;
+    if (operation->until_us == 0) {
+        uint64_t from = now;
+        if (sim->link_shared) {
+            if (operation->turn != sim->link_begun)
+                return true;
+            sim->link_begun++;
+            from = sim->link_free_us > now ? sim->link_free_us : now;
+            sim->link_free_us = from + operation->takes_us;
+        }
+        operation->until_us = from + operation->takes_us;
+    }
     return now < operation->until_us;
 }
 
 /* Can the stream's first operation take a step now? */
-static bool stream_runnable(const sim_stream *stream)
+static bool stream_runnable(sim_device *sim, const sim_stream *stream)
 {
     return stream->first != NULL && (stream->first->kind != SIM_WAIT || stream->first->point->done) &&
-           !on_the_link(stream->first);
+           !on_the_link(sim, stream->first);
 }
 
 /* One step of a runnable stream. A broken device goes through the motions, so that whoever waits is released. */
@@ -240,7 +255,7 @@ static sim_stream *sim_choose(sim_device *sim)
     start = sim_chance(sim, sim->mood.biased) ? sim->mood.favourite % sim->stream_count
                                               : sim_pick(sim, sim->stream_count);
     for (sim_stream *stream = sim->streams; stream != NULL; stream = stream->next, i++) {
-        if (!stream_runnable(stream))
+        if (!stream_runnable(sim, stream))
             continue;
         if (i >= start && after == NULL)
             after = stream;
@@ -272,9 +287,12 @@ static void sim_push(sim_device *sim, sim_stream *stream)
     }
     while (stream->first != NULL && stream->first->kind == SIM_WAIT && !stream->first->point->done)
         stream = stream->first->point->stream;
-    while (stream->first != NULL && on_the_link(stream->first))
+    while (stream->first != NULL && on_the_link(sim, stream->first)) {
         quire__clock_sleep_us(20);
-    if (stream->first != NULL)
+        if (sim->link_shared)
+            sim_tick(sim); /* it may be another stream's turn */
+    }
+    if (stream->first != NULL && stream_runnable(sim, stream))
         stream_step(sim, stream);
 }
 
@@ -605,6 +623,8 @@ static quire_status sim_copy(quire__device *device, quire__stream *stream, const
     if (operation == NULL)
         return QUIRE_ENOMEM;
     operation->takes_us = copy_time(sim, copies, count);
+    if (operation->takes_us > 0 && sim->link_shared)
+        operation->turn = sim->link_enqueued++;
     for (size_t i = 0; i < count; i++)
         operation->pieces += copy_tear(sim, &copies[i], &operation->piece[operation->pieces]);
     for (size_t i = operation->pieces; i > 1; i--) {
@@ -682,6 +702,14 @@ void quire__device_sim_set_link(quire__device *device, uint64_t bytes_per_s)
 {
     QUIRE__ASSERT(device->ops == &sim_ops);
     ((sim_device *)device)->link_bytes_per_s = bytes_per_s;
+}
+
+void quire__device_sim_share_link(quire__device *device)
+{
+    sim_device *sim = (sim_device *)device;
+    QUIRE__ASSERT(device->ops == &sim_ops);
+    sim_drain_all(sim);
+    sim->link_shared = true;
 }
 
 quire_status quire__device_sim_open(quire__device **device, const quire__device_config *config)

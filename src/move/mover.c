@@ -18,6 +18,10 @@
  * stream of their own then; it waits for the ticket, and a restore's events are on it. A block that the kernel refused fails
  * alone.
  *
+ * Restores come first. A plan's restores are enqueued before its offloads, and of offloads one batch is on the link at a time, of
+ * about 10 ms: the others are held, here, until a poll sees it ended. So whatever piles up behind the steps of a busy engine, a
+ * restore finds no more than that before it, even on a link that serves copies in the order in which they were enqueued.
+ *
  * A direction measures itself: a batch had the link from when it was enqueued, or from the end of the one before it, to when
  * it was seen to have ended. The time of a block is a moving average over batches, weighted by their blocks, so that a few
  * small batches, which are all latency, do not hide what large ones reach.
@@ -44,8 +48,9 @@ typedef struct batch {
     quire__event *events[QUIRE__PARTS_MOST]; /* [parts of the direction] */
     quire__event *arrived; /* of a restore through staging: behind its copies, and failed where one of them has */
     uint32_t count; /* moves, the next so many of the ring */
+    uint32_t late;  /* of them, reported as late */
     uint64_t deadline_us, began_us;
-    bool failed, late, measured;
+    bool failed, measured;
     bool torn; /* a part has failed, and the others may not have ended yet */
 } batch;
 
@@ -57,6 +62,8 @@ typedef struct direction {
     quire__move *moves; /* ring */
     quire__copy *copies;
     uint32_t first_move, move_count, capacity;
+    uint32_t held; /* of the moves the newest, which no batch has yet */
+    uint64_t held_deadline_us;
     quire__staging staging; /* empty unless blocks go through it */
     bool staged;
     uint64_t ended_us; /* the last batch that ended */
@@ -237,8 +244,8 @@ static batch *batch_begin(quire__mover *mover, direction *way)
 {
     if (way->batch_count < BATCHES) {
         batch *next = &way->batches[(way->first_batch + way->batch_count) % BATCHES];
-        next->count = 0;
-        next->failed = next->late = next->measured = next->torn = false;
+        next->count = next->late = 0;
+        next->failed = next->measured = next->torn = false;
         way->batch_count++;
         way->begun++;
     }
@@ -250,12 +257,11 @@ static batch *batch_begin(quire__mover *mover, direction *way)
     return newest;
 }
 
-static void batch_add(direction *way, batch *into, const quire__move *move)
+static void move_add(direction *way, const quire__move *move)
 {
     QUIRE__ASSERT(way->move_count < way->capacity);
     way->moves[(way->first_move + way->move_count) % way->capacity] = *move;
     way->move_count++;
-    into->count++;
 }
 
 static quire__host_tier *host_of(quire__mover *mover, const quire__move *move)
@@ -287,7 +293,7 @@ static void measure(direction *way, batch *what)
     enum { MEMORY_BLOCKS = 256 }; /* about how many blocks the average remembers */
     uint64_t now = quire__clock_us(), from = what->began_us > way->ended_us ? what->began_us : way->ended_us;
 
-    if (what->failed || what->late || what->measured || what->count == 0)
+    if (what->failed || what->late > 0 || what->measured || what->count == 0)
         return;
     double block_us = (double)(now - from) / what->count;
     double weight = way->block_us == 0 ? 1 : (double)what->count / (what->count + MEMORY_BLOCKS);
@@ -297,14 +303,15 @@ static void measure(direction *way, batch *what)
     what->measured = true;
 }
 
-/* The newest `count` moves of the ring, part by part. */
+/* The newest `count` moves of the ring that are not held, part by part. */
 static quire_status enqueue_parts(quire__mover *mover, direction *way, const batch *what, uint32_t count)
 {
     quire__device *device = mover->config.device;
+    const uint32_t end = way->move_count - way->held;
 
     for (uint32_t part = 0; part < way->parts; part++) {
         uint32_t copies = 0;
-        for (uint32_t i = way->move_count - count; i < way->move_count; i++)
+        for (uint32_t i = end - count; i < end; i++)
             copies = quire__copies_add(way->copies, copies,
                                         copy_of(mover, &way->moves[(way->first_move + i) % way->capacity], part, way->parts));
         mover->stats.copies += copies;
@@ -321,7 +328,7 @@ static quire_status enqueue_staged(quire__mover *mover, direction *way, const ba
 
     for (uint32_t part = 0; part < way->parts; part++) {
         for (uint32_t done = 0, some; done < count; done += some) {
-            uint32_t first = (way->first_move + way->move_count - count + done) % way->capacity;
+            uint32_t first = (way->first_move + way->move_count - way->held - count + done) % way->capacity;
             some = count - done < way->capacity - first ? count - done : way->capacity - first;
             if (way == &mover->offload)
                 QUIRE__TRY(quire__staging_offload(staging, way->stream, way->moves, first, some, way->copies,
@@ -358,23 +365,23 @@ static void batch_enqueue(quire__mover *mover, direction *way, batch *what, uint
         measure(way, what);
 }
 
-/* The moves of one type among moves[first, last), as one batch. */
-static void start_batch(quire__mover *mover, direction *way, const quire__plan *plan, quire__move_type type,
-                        uint32_t first, uint32_t last, bool failed)
+/* The restores among moves[first, last), as one batch. */
+static void start_restores(quire__mover *mover, const quire__plan *plan, uint32_t first, uint32_t last, bool failed)
 {
+    direction *way = &mover->restore;
     batch *what = NULL;
     uint64_t ticket = 0;
     uint32_t count = 0;
 
     for (uint32_t i = first; i < last; i++) {
         const quire__move *move = &plan->moves[i];
-        if (move->type != type)
+        if (move->type != QUIRE__MOVE_RESTORE)
             continue;
         if (what == NULL)
             what = batch_begin(mover, way);
-        if (move->ticket > ticket)
-            ticket = move->ticket;
-        batch_add(way, what, move);
+        ticket = move->ticket > ticket ? move->ticket : ticket;
+        move_add(way, move);
+        what->count++;
         count++;
     }
     if (what == NULL)
@@ -383,9 +390,50 @@ static void start_batch(quire__mover *mover, direction *way, const quire__plan *
         what->failed = true; /* nothing of it is enqueued */
     else if (failed)
         batch_fail(mover, way, what); /* they have joined a batch that is under way */
-    uint32_t hole = type == QUIRE__MOVE_OFFLOAD ? QUIRE__MOVER_HOLE_OFFLOAD_AFTER_STEP
-                                                : QUIRE__MOVER_HOLE_RESTORE_AFTER_STEP;
-    batch_enqueue(mover, way, what, count, mover->holes & hole ? 0 : ticket);
+    batch_enqueue(mover, way, what, count, mover->holes & QUIRE__MOVER_HOLE_RESTORE_AFTER_STEP ? 0 : ticket);
+}
+
+/* How many blocks of offloads may be on the link at a time: what it moves in SLICE_US, once that is known. */
+static uint32_t slice(const direction *way)
+{
+    enum { SLICE_US = 10000, LEAST_BLOCKS = 8 };
+    double blocks = way->block_us > 0 ? SLICE_US / way->block_us : way->capacity;
+    return blocks < LEAST_BLOCKS ? LEAST_BLOCKS : blocks < way->capacity ? (uint32_t)blocks : way->capacity;
+}
+
+/* The next of the offloads that are held become a batch, where none is under way. */
+static void release_offloads(quire__mover *mover)
+{
+    direction *way = &mover->offload;
+    uint64_t ticket = 0;
+    uint32_t most = slice(way), count = way->held < most ? way->held : most;
+
+    if (count == 0 || way->batch_count > 0)
+        return;
+    batch *what = batch_begin(mover, way);
+    for (uint32_t i = 0; i < count; i++) {
+        const quire__move *move = &way->moves[(way->first_move + way->move_count - way->held + i) % way->capacity];
+        ticket = move->ticket > ticket ? move->ticket : ticket;
+    }
+    what->count = count;
+    way->held -= count;
+    way->held_deadline_us = what->deadline_us + mover->config.timeout_us;
+    batch_enqueue(mover, way, what, count, mover->holes & QUIRE__MOVER_HOLE_OFFLOAD_AFTER_STEP ? 0 : ticket);
+}
+
+static void start_offloads(quire__mover *mover, const quire__plan *plan)
+{
+    direction *way = &mover->offload;
+
+    for (uint32_t i = 0; i < plan->count; i++) {
+        if (plan->moves[i].type != QUIRE__MOVE_OFFLOAD)
+            continue;
+        if (way->held == 0)
+            way->held_deadline_us = quire__clock_us() + 2 * mover->config.timeout_us;
+        move_add(way, &plan->moves[i]);
+        way->held++;
+    }
+    release_offloads(mover);
 }
 
 /* The restores of a plan are one chain, parents first: from the first corrupt block on, all of it is useless. */
@@ -407,9 +455,9 @@ void quire__mover_start(quire__mover *mover, const quire__plan *plan)
 {
     uint32_t intact = first_corrupt(mover, plan);
 
-    start_batch(mover, &mover->offload, plan, QUIRE__MOVE_OFFLOAD, 0, plan->count, false);
-    start_batch(mover, &mover->restore, plan, QUIRE__MOVE_RESTORE, 0, intact, false);
-    start_batch(mover, &mover->restore, plan, QUIRE__MOVE_RESTORE, intact, plan->count, true);
+    start_restores(mover, plan, 0, intact, false);
+    start_restores(mover, plan, intact, plan->count, true);
+    start_offloads(mover, plan);
 }
 
 /* ---- ending ------------------------------------------------------------------------------------------------ */
@@ -432,10 +480,11 @@ static void count_move(quire__mover *mover, const quire__move *move, bool done)
     }
 }
 
-static void batch_report(quire__mover *mover, direction *way, const batch *what, quire__outcome outcome,
-                         quire__completion_fn fn, void *arg)
+/* Of the ring's moves [first, last), counted from its oldest. */
+static void report(quire__mover *mover, direction *way, uint32_t first, uint32_t last, quire__outcome outcome,
+                   quire__completion_fn fn, void *arg)
 {
-    for (uint32_t i = 0; i < what->count; i++) {
+    for (uint32_t i = first; i < last; i++) {
         uint32_t at = (way->first_move + i) % way->capacity;
         const quire__move *move = &way->moves[at];
         quire__outcome its = outcome;
@@ -478,16 +527,10 @@ static bool poll_oldest(quire__mover *mover, direction *way, quire__completion_f
     batch *what = &way->batches[way->first_batch];
     bool done = mover->holes & QUIRE__MOVER_HOLE_COMPLETION || batch_ended(mover, way, what);
 
-    if (!done) {
-        if (!what->late && quire__clock_us() >= what->deadline_us) {
-            what->late = true;
-            mover->stats.late += what->count;
-            batch_report(mover, way, what, QUIRE__MOVE_LATE, fn, arg);
-        }
+    if (!done)
         return false;
-    }
     measure(way, what);
-    batch_report(mover, way, what, what->failed ? QUIRE__MOVE_FAILED : QUIRE__MOVE_DONE, fn, arg);
+    report(mover, way, 0, what->count, what->failed ? QUIRE__MOVE_FAILED : QUIRE__MOVE_DONE, fn, arg);
     way->first_move = (way->first_move + what->count) % way->capacity;
     way->move_count -= what->count;
     way->first_batch = (way->first_batch + 1) % BATCHES;
@@ -495,12 +538,42 @@ static bool poll_oldest(quire__mover *mover, direction *way, quire__completion_f
     return true;
 }
 
+/* What is over its time: batches one by one, since one that hangs keeps those behind it; and what is held behind them, of which
+ * nothing was enqueued. */
+static void poll_late(quire__mover *mover, direction *way, quire__completion_fn fn, void *arg)
+{
+    uint64_t now = quire__clock_us();
+    uint32_t first = 0;
+
+    for (uint32_t i = 0; i < way->batch_count; i++) {
+        batch *what = &way->batches[(way->first_batch + i) % BATCHES];
+        if (what->late < what->count && now >= what->deadline_us) {
+            mover->stats.late += what->count - what->late;
+            report(mover, way, first + what->late, first + what->count, QUIRE__MOVE_LATE, fn, arg);
+            what->late = what->count;
+        }
+        first += what->count;
+    }
+    if (way->held > 0 && now >= way->held_deadline_us) {
+        report(mover, way, first, way->move_count, QUIRE__MOVE_FAILED, fn, arg);
+        way->move_count -= way->held;
+        way->held = 0;
+    }
+}
+
+static void poll_direction(quire__mover *mover, direction *way, quire__completion_fn fn, void *arg)
+{
+    while (way->batch_count > 0 && poll_oldest(mover, way, fn, arg))
+        if (way->held > 0)
+            release_offloads(mover);
+    if (way->batch_count > 0)
+        poll_late(mover, way, fn, arg);
+}
+
 void quire__mover_poll(quire__mover *mover, quire__completion_fn fn, void *arg)
 {
-    while (mover->offload.batch_count > 0 && poll_oldest(mover, &mover->offload, fn, arg))
-        continue;
-    while (mover->restore.batch_count > 0 && poll_oldest(mover, &mover->restore, fn, arg))
-        continue;
+    poll_direction(mover, &mover->offload, fn, arg);
+    poll_direction(mover, &mover->restore, fn, arg);
 }
 
 /* ---- restores in parts --------------------------------------------------------------------------------------- */
