@@ -708,6 +708,20 @@ static uint64_t zipf(desk *d, uint64_t *random)
     return hits;
 }
 
+/* Eight documents go round among prompts that never return; then it is eight others, and those before are asked for no more.
+ * Who counts uses and never forgets them keeps what was used most. */
+static uint64_t loops_that_change(desk *d, uint64_t *random)
+{
+    uint64_t hits = 0;
+    (void)random;
+    for (uint64_t i = 0; i < 4000; i++) {
+        hits += ask(d, 2 * i * 200000, document((int32_t)(i / 1000 * 8 + i % 8)), 8);
+        if (i % 4 == 0)
+            hits += ask(d, (2 * i + 1) * 200000, document(100000 + (int32_t)i), 8);
+    }
+    return hits;
+}
+
 static uint64_t hits_of(const char *policy, load *run, uint64_t seed)
 {
     desk d;
@@ -722,9 +736,10 @@ static void the_learned_policy_beats_lru_where_lru_is_bad_and_is_near_it_elsewhe
 {
     (void)state;
     static const struct { const char *name; load *run; double at_least; } loads[] = {
-        {"a loop larger than the cache", loop, 0}, {"chats among scans", chats_and_scans, 1.1}, {"zipf", zipf, 0.97}};
+        {"a loop larger than the cache", loop, 0}, {"chats among scans", chats_and_scans, 1.1}, {"zipf", zipf, 0.97},
+        {"loops that change, among scans", loops_that_change, 0.97}};
     uint64_t seed = test_seed("evict_loads", 41);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         uint64_t learned = hits_of("learned", loads[i].run, seed), lru = hits_of("lru", loads[i].run, seed);
         print_message("%s: learned %llu, lru %llu\n", loads[i].name, (unsigned long long)learned,
                       (unsigned long long)lru);
@@ -761,7 +776,7 @@ static void a_policy_takes_its_memory_at_open_and_no_more_than_documented(void *
         uint64_t random = 1;
         (void)zipf(&d, &random);
         assert_true(taken == at_open);
-        assert_true(at_open < (strcmp(policies[p], "learned") == 0 ? 4900 : 0) * (size_t)1024 + (1 << 17));
+        assert_true(at_open < (strcmp(policies[p], "learned") == 0 ? 3900 : 0) * (size_t)1024 + (1 << 17));
         close_desk(&d);
     }
 }

@@ -34,6 +34,7 @@
 
 enum { BINS = QUIRE__LEARNER_BINS, KINDS = QUIRE__LEARNER_KINDS, SAMPLES = QUIRE__LEARNER_SAMPLES };
 enum { TABLE = QUIRE__LEARNER_TABLE, FEATURES = QUIRE__LEARNER_FEATURES };
+enum { YOUNG_BITS = 4, YOUNG = 1 << YOUNG_BITS }; /* ms: the first bin */
 enum { MOST_SHIFT = 14, MOST_USES = 255, FREE = 255 };
 enum {
     RENEWED = 4,   /* kinds, for each request */
@@ -52,22 +53,21 @@ enum {
 
 uint32_t quire__learner_bin(uint32_t age)
 {
-    uint32_t units = age >> 4;
-    if (units == 0)
+    if (age < YOUNG)
         return 0;
-    uint32_t octave = 31 - (uint32_t)__builtin_clz(units);
-    uint32_t upper = (uint64_t)units * units >= (UINT64_C(2) << (2 * octave)); /* past the octave's middle, sqrt(2) */
-    uint32_t bin = 1 + 2 * octave + upper;
+    uint32_t octave = 31 - (uint32_t)__builtin_clz(age);
+    uint32_t upper = (uint64_t)age * age >= UINT64_C(2) << (2 * octave); /* past the octave's middle, sqrt(2) */
+    uint32_t bin = 1 + 2 * (octave - YOUNG_BITS) + upper;
     return bin < BINS ? bin : BINS - 1;
 }
 
 uint32_t quire__learner_edge(uint32_t bin)
 {
-    static const uint32_t root_two = 92682; /* 2^16 sqrt(2), rounded up: an edge is in its own bin */
+    static const uint64_t root_two = 1518500250; /* 2^30 sqrt(2), rounded up: an edge is in its own bin */
     if (bin == 0)
         return 0;
-    uint64_t units = UINT64_C(1) << ((bin - 1) / 2);
-    return (uint32_t)((bin - 1) % 2 ? ((units * root_two + 65535) >> 16) << 4 : units << 4);
+    uint64_t octave = (uint64_t)YOUNG << ((bin - 1) / 2);
+    return (uint32_t)((bin - 1) % 2 ? (octave * root_two + (UINT32_C(1) << 30) - 1) >> 30 : octave);
 }
 
 static float width_of(uint32_t bin)
