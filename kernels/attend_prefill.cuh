@@ -87,7 +87,7 @@ template <quire_dtype CACHE, int DIM, int ROWS, int ROW_BYTES, int PITCH>
 __device__ __forceinline__ void widen_rows(unsigned char *to, const unsigned char *raw, const unsigned char *head,
                                            const int64_t *scale_rows, bool scaled)
 {
-    QK_UNROLL_BY(CACHE == QUIRE_DTYPE_INT4 ? 1 : 4) /* what registers there are */
+    QK_UNROLL_BY(CACHE == QUIRE_DTYPE_INT4 ? 1 : DIM >= 128 ? 2 : 4) /* what registers there are */
     for (int i = static_cast<int>(threadIdx.x); i < ROWS * DIM / 8; i += PREFILL_THREADS) {
         const int row = i / (DIM / 8), column = i % (DIM / 8) * 8;
         uint32_t pairs[4];
