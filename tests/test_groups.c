@@ -68,6 +68,9 @@ static void add_up(world_result *sum, const world_result *one)
     sum->side_restores += one->side_restores;
     sum->side_evictions += one->side_evictions;
     sum->refused += one->refused;
+    sum->offloads += one->offloads;
+    sum->missed += one->missed;
+    sum->declined += one->declined;
 }
 
 static void run_seeds(uint32_t count, void (*change)(world_options *options), world_result *sum)
@@ -145,6 +148,27 @@ static void a_corrupt_host_block_of_any_group_is_a_miss_and_never_wrong_data(voi
     assert_true(sum.checksum_failures > 0);
 }
 
+static void write_back(world_options *options)
+{
+    static const char *const policies[] = {"lru", "learned", "s3fifo", "priority", "slru"};
+    options->offload = options->seed % 3 == 0 ? QUIRE_OFFLOAD_SELECTIVE : QUIRE_OFFLOAD_WRITE_BACK;
+    options->policy = policies[options->seed / 3 % 5];
+    options->fail_copies = options->seed % 4 == 0;
+    options->late_copies = options->seed % 4 == 1;
+    options->corrupt_host = options->seed % 4 == 2;
+}
+
+static void every_byte_is_right_under_write_back_and_selective_too(void **state)
+{
+    world_result sum;
+
+    (void)state;
+    run_seeds(seed_count(20), write_back, &sum);
+    print_message("%llu offloads, %llu blocks evicted before, %llu not worth it\n", (unsigned long long)sum.offloads,
+                  (unsigned long long)sum.missed, (unsigned long long)sum.declined);
+    assert_true(sum.restored_tokens > 0 && sum.side_restores > 0 && sum.offloads > 0 && sum.missed > 0);
+}
+
 /* ---- removed fences ---------------------------------------------------------------------------------------- */
 
 /* In a child, because a debug build's assertions may notice first: that counts as caught too. */
@@ -216,6 +240,7 @@ int main(void)
         cmocka_unit_test(a_failed_copy_of_any_group_is_a_miss_and_never_wrong_data),
         cmocka_unit_test(a_late_copy_of_any_group_is_a_miss_and_never_wrong_data),
         cmocka_unit_test(a_corrupt_host_block_of_any_group_is_a_miss_and_never_wrong_data),
+        cmocka_unit_test(every_byte_is_right_under_write_back_and_selective_too),
         cmocka_unit_test(removing_a_side_offloads_hold_is_seen),
         cmocka_unit_test(removing_a_side_restores_hold_is_seen),
         cmocka_unit_test(removing_the_wait_for_side_blocks_is_seen),

@@ -38,9 +38,6 @@ quire_status quire__groups_take(quire_cache *cache, const quire_options *options
     if (cache->side_count > 0 && options->restore_parts > 1)
         return quire__fail(QUIRE_EUNSUPPORTED, "restores of %u groups do not come in parts: set restore_parts to 1",
                            options->group_count);
-    if (cache->side_count > 0 && options->offload >= QUIRE_OFFLOAD_WRITE_BACK)
-        return quire__fail(QUIRE_EUNSUPPORTED, "%u groups of layers are offloaded as they are sealed, or not at all: set offload to "
-                           "write-through or none", options->group_count);
     return QUIRE_OK;
 }
 

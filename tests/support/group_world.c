@@ -651,7 +651,10 @@ static bool world_open(world *w)
     o.device_bytes = device;
     o.device = options->device != NULL ? options->device : name;
     o.host_bytes = all * options->host_blocks;
-    o.offload = options->host_blocks > 0 ? QUIRE_OFFLOAD_WRITE_THROUGH : QUIRE_OFFLOAD_NONE;
+    o.offload = options->offload != QUIRE_OFFLOAD_NONE ? options->offload
+                : options->host_blocks > 0 ? QUIRE_OFFLOAD_WRITE_THROUGH : QUIRE_OFFLOAD_NONE;
+    if (options->policy != NULL)
+        o.policy = options->policy;
     o.max_sequences = MOST_SEQUENCES;
     o.max_seq_tokens = LONGEST;
     o.max_step_tokens = MOST_SEQUENCES * 12;
@@ -684,6 +687,9 @@ static void world_count(world *w)
     w->result->copies_on_write = stats.copies_on_write;
     w->result->restore_failures = stats.restore_failures;
     w->result->offload_failures = stats.offload_failures;
+    w->result->offloads = stats.offloads;
+    w->result->missed = stats.offloads_missed;
+    w->result->declined = stats.offloads_declined;
     w->result->checksum_failures = stats.checksum_failures;
     w->result->deduplicated = stats.blocks_deduplicated;
     for (uint32_t group = 1; group < w->group_count; group++) {

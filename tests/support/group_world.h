@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "quire/quire.h"
+
 typedef struct world_options {
     uint64_t seed;
     const char *device; /* NULL: "sim:<seed>" */
@@ -17,6 +19,8 @@ typedef struct world_options {
     bool two_streams;  /* steps alternate between two streams */
     uint32_t window, rollback; /* a group beside the first whose layers see so many tokens; 0: none */
     bool state, latent;        /* a group with a recurrent state; one of latent rows */
+    const char *policy;        /* NULL: the library's default */
+    quire_offload offload;     /* 0: write-through */
     uint32_t book_holes;
 } world_options;
 
@@ -26,6 +30,7 @@ typedef struct world_result {
         deduplicated, offload_failures, late;
     uint64_t given_back, side_restores, side_evictions; /* of groups beside the first */
     uint64_t refused;                                   /* truncations */
+    uint64_t offloads, missed, declined;                /* of the first group */
 } world_result;
 
 /* Runs it to the end or to the first wrong byte. Returns true when nothing was wrong. */
