@@ -416,8 +416,11 @@ quire_status quire__book_domain_ttl(quire__book *book, uint64_t domain, uint64_t
     if (!place && ttl_us)
         return quire__fail(QUIRE_EFULL, "%d domains have a time to live already: set another's to 0",
                            QUIRE__BOOK_LIFETIMES);
-    if (place)
-        *place = (quire__lifetime){domain, ttl_us};
+    if (!place)
+        return QUIRE_OK;
+    *place = (quire__lifetime){domain, ttl_us};
+    int taken = (int)(place - book->lifetimes) + 1;
+    book->lifetime_count = taken > book->lifetime_count ? taken : book->lifetime_count;
     return QUIRE_OK;
 }
 
@@ -433,7 +436,7 @@ static void name_user(quire__book *book, const quire__chain *chain)
         .range_count = chain->hint.range_count,
         .ranges = chain->hint.ranges,
     };
-    for (int i = 0; i < QUIRE__BOOK_LIFETIMES; i++) {
+    for (int i = 0; i < book->lifetime_count; i++) {
         if (book->lifetimes[i].ttl_us && book->lifetimes[i].domain == use.domain)
             use.ttl_us = book->lifetimes[i].ttl_us;
     }

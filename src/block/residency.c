@@ -112,56 +112,51 @@ void quire__residency_discard(quire__book *book, uint32_t node)
     quire__pool_node_give(pool, node);
 }
 
-/* Without a reference sealed nodes become cached, as the most recent of all; others are gone. They are a tail of a
- * sequence, its sealed ones first. */
-static void let_go(quire__book *book, const uint32_t *path, uint32_t count)
+/* Gives up path[count - 1], and so on upwards as long as nobody else refers to what was given up, to path[keep] at most.
+ * Without a reference sealed nodes become cached, as the most recent of all; others are gone: they are the last of the
+ * path. Returns the first that was given up entirely. */
+static uint32_t let_go(quire__book *book, const uint32_t *path, uint32_t keep, uint32_t count)
 {
     quire__pool *pool = &book->pool;
     quire__node *nodes = pool->nodes;
     uint64_t *ticket = pool->ticket, step = book->step;
-    uint32_t *standing = pool->standing[QUIRE_TIER_DEVICE], used = 0;
-    while (count > 0 && nodes[path[count - 1]].kind != QUIRE__KIND_SEALED)
-        quire__residency_discard(book, path[--count]);
-    for (uint32_t i = 0; i < count; i++) {
-        quire__node *record = &nodes[path[i]];
+    uint32_t first = count, used = 0;
+    for (; first > keep; first--) {
+        quire__node *record = &nodes[path[first - 1]];
+        QUIRE__ASSERT(record->refs > 0);
+        if (--record->refs > 0)
+            break;
+        if (record->kind != QUIRE__KIND_SEALED) {
+            QUIRE__ASSERT(first == count);
+            quire__residency_discard(book, path[--count]);
+            continue;
+        }
         ticket[record->slot[QUIRE_TIER_DEVICE]] = step;
         if (record->standing[QUIRE_TIER_DEVICE] == QUIRE__USED && !(record->reads & QUIRE__READS_DEVICE)) {
             record->standing[QUIRE_TIER_DEVICE] = QUIRE__CACHED; /* pool_account, for the common case */
             used++;
         } else {
-            quire__pool_account(pool, path[i]);
+            quire__pool_account(pool, path[first - 1]);
         }
     }
-    standing[QUIRE__USED] -= used;
-    standing[QUIRE__CACHED] += used;
-    quire__evict_insert_path(&book->evict[QUIRE_TIER_DEVICE], path, count);
+    pool->standing[QUIRE_TIER_DEVICE][QUIRE__USED] -= used;
+    pool->standing[QUIRE_TIER_DEVICE][QUIRE__CACHED] += used;
+    quire__evict_insert_path(&book->evict[QUIRE_TIER_DEVICE], path + first, count - first);
+    return first;
 }
 
 void quire__residency_release(quire__book *book, const uint32_t *path, uint32_t keep, uint32_t count)
 {
-    quire__node *nodes = book->pool.nodes;
-    uint32_t first = count;
-    for (; first > keep; first--) {
-        QUIRE__ASSERT(nodes[path[first - 1]].refs > 0);
-        if (--nodes[path[first - 1]].refs > 0)
-            break;
-    }
-    if (first > keep && keep > 0) /* else what the last kept one counts for its child counts for the end now */
-        nodes[path[keep - 1]].refs++;
-    let_go(book, path + first, count - first);
+    if (let_go(book, path, keep, count) > keep && keep > 0)
+        book->pool.nodes[path[keep - 1]].refs++; /* else what it counts for its child counts for the end now */
 }
 
 void quire__residency_release_one(quire__book *book, uint32_t parent, uint32_t node)
 {
-    quire__node *nodes = book->pool.nodes;
-    QUIRE__ASSERT(nodes[node].refs > 0);
-    if (--nodes[node].refs > 0)
+    if (let_go(book, &node, 0, 1) > 0 || parent == QUIRE__NONE)
         return;
-    if (parent != QUIRE__NONE) {
-        QUIRE__ASSERT(nodes[parent].refs > 1); /* the sequence itself still refers to it */
-        nodes[parent].refs--;
-    }
-    let_go(book, &node, 1);
+    QUIRE__ASSERT(book->pool.nodes[parent].refs > 1); /* the sequence itself still refers to it */
+    book->pool.nodes[parent].refs--;
 }
 
 void quire__residency_touch_host(quire__book *book, const uint32_t *path, uint32_t count)

@@ -58,6 +58,7 @@ struct quire__book {
     uint32_t declined; /* restores in a row that were not worth it */
     uint64_t now;  /* microseconds, as the caller says */
     quire__lifetime lifetimes[QUIRE__BOOK_LIFETIMES];
+    int lifetime_count; /* places from there on were never taken */
     uint64_t step; /* the last one that began */
     bool stepping;
     uint32_t holes;

@@ -544,7 +544,9 @@ void quire__cache_take_in(quire_cache *cache)
 
 void quire__cache_start_moves(quire_cache *cache)
 {
-    if (cache->followers != NULL && cache->moves.count > 0)
+    if (cache->moves.count == 0)
+        return;
+    if (cache->followers != NULL)
         cache->followers->started(cache->followers->arg, &cache->moves);
     quire__mover_start(cache->mover, &cache->moves);
     cache->moves.count = 0;

@@ -101,7 +101,6 @@ static quire_status match(quire_cache *cache, quire_seq seq, const int32_t *toke
     QUIRE__TRY(find_idle(cache, seq, "match", &index));
     QUIRE__TRY(check_tokens(tokens, count));
     quire__cache_take_in(cache);
-    quire__book_set_time(cache->book, quire__clock_us());
     quire__cache_tell_costs(cache);
     QUIRE__TRY(quire__book_match_begin(cache->book, index, tokens, count));
     if (is_long(cache, count))
@@ -115,9 +114,11 @@ static quire_status match(quire_cache *cache, quire_seq seq, const int32_t *toke
 
 quire_status quire_seq_match(quire_cache *cache, quire_seq seq, const int32_t *tokens, size_t count, quire_hit *hit)
 {
+    const uint64_t now = quire__clock_us(); /* before the lock: it takes as long as some sections do */
     quire_hit found;
 
     quire__cache_lock(cache);
+    quire__book_set_time(cache->book, now);
     quire_status status = match(cache, seq, tokens, count, &found);
     quire__cache_unlock(cache);
     if (status == QUIRE_OK && hit != NULL)
@@ -274,12 +275,13 @@ quire_status quire_domain_ttl(quire_cache *cache, uint64_t domain, uint64_t ttl_
 
 quire_status quire_seq_close(quire_cache *cache, quire_seq seq)
 {
+    const uint64_t now = quire__clock_us();
     uint32_t index = 0;
 
     quire__cache_lock(cache);
+    quire__book_set_time(cache->book, now);
     quire_status status = find_idle(cache, seq, "close", &index);
     if (status == QUIRE_OK) {
-        quire__book_set_time(cache->book, quire__clock_us());
         quire__record_seq_close(cache->record, index);
         quire__book_seq_close(cache->book, index);
         cache->faces[index].open = false;
