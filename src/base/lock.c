@@ -23,9 +23,12 @@
 #include "base/status.h"
 
 enum { TAKEN = 1, AWAKE = 2, SLEEPER = 4 };
-enum { LOOKS = 200 /* pauses, about 10 us: longer than most sections, shorter than sleeping costs */ };
+enum {
+    PAUSES = 32, /* between two looks, 2 us: some sections, so that a lock changes hands less often than a section ends */
+    LOOKS = 20   /* 40 us in all: longer than nearly all sections, and about what sleeping costs */
+};
 
-void quire__lock_pause(void)
+static void cpu_pause(void)
 {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
@@ -45,7 +48,8 @@ void quire__lock_close(quire__lock *lock)
     sem_destroy(&lock->sleepers);
 }
 
-/* Looks until the lock may be free, or long enough. */
+/* Looks until the lock may be free, or long enough. Between two looks the word and what it guards stay with the core that
+ * has them: each look is a cache line's way there and back, and a lock that changes hands takes all the others along. */
 static unsigned look(quire__lock *lock, bool *awake)
 {
     unsigned word = atomic_load_explicit(&lock->word, memory_order_relaxed);
@@ -55,7 +59,8 @@ static unsigned look(quire__lock *lock, bool *awake)
             atomic_compare_exchange_weak_explicit(&lock->word, &word, word | AWAKE, memory_order_relaxed,
                                                   memory_order_relaxed))
             *awake = true;
-        quire__lock_pause();
+        for (int pause = 0; pause < PAUSES; pause++)
+            cpu_pause();
         word = atomic_load_explicit(&lock->word, memory_order_relaxed);
     }
     return word;

@@ -32,7 +32,5 @@ quire_status quire__lock_open(quire__lock *lock);
 void quire__lock_close(quire__lock *lock);
 void quire__lock_take(quire__lock *lock);
 void quire__lock_give(quire__lock *lock);
-/* What a thread does between two looks at something that another will change soon. */
-void quire__lock_pause(void);
 
 #endif
