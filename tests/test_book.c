@@ -22,6 +22,62 @@ static void a_match_leaves_one_token_to_compute(void **state)
     close_desk(&d);
 }
 
+/* A look and a hold, with something in between. */
+static quire_hit match_around(desk *d, const int32_t *tokens, size_t count, void (*between)(desk *d))
+{
+    uint32_t seq = open_seq(d, 0);
+    quire__look look;
+    quire_hit hit;
+    assert_int_equal(quire__book_match_begin(d->book, seq, tokens, count), QUIRE_OK);
+    look.departures = quire__book_departures(d->book);
+    assert_true(quire__book_match_look(d->book, seq, tokens, count, &look));
+    between(d);
+    (void)quire__book_match_hold(d->book, seq, tokens, count, &look);
+    quire__book_match_end(d->book, seq, tokens, count, &d->plan, &hit);
+    quire__book_seq_close(d->book, seq);
+    return hit;
+}
+
+static quire_hit probe_around(desk *d, const int32_t *tokens, size_t count, void (*between)(desk *d))
+{
+    quire__probe found;
+    quire_hit hit;
+    assert_int_equal(quire__book_probe_begin(d->book, 0, tokens, count, &found), QUIRE_OK);
+    quire__book_probe_look(d->book, tokens, &found);
+    between(d);
+    quire__book_probe_end(d->book, tokens, &found, &hit);
+    return hit;
+}
+
+static void cache_another(desk *d)
+{
+    cache_text(d, 0, text(2), 8);
+}
+
+/* The same nodes and slots, with other tokens. */
+static void replace_all(desk *d)
+{
+    quire__book_clear(d->book);
+    cache_text(d, 9, text(3), 20);
+}
+
+static void what_was_found_without_the_lock_counts_only_while_no_block_has_left(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = small_config(8, 0);
+    open_desk(&d, &config);
+    cache_text(&d, 0, text(1), 12);
+    assert_int_equal(match_around(&d, text(1), 13, cache_another).tokens, 12);
+    assert_int_equal(probe_around(&d, text(1), 13, cache_another).tokens, 12);
+    assert_int_equal(probe_around(&d, text(1), 13, replace_all).tokens, 0);
+    quire__book_clear(d.book);
+    cache_text(&d, 0, text(1), 12);
+    assert_int_equal(match_around(&d, text(1), 13, replace_all).tokens, 0);
+    assert_int_equal(quire__book_check(d.book), QUIRE_OK);
+    close_desk(&d);
+}
+
 static void a_block_is_invisible_until_it_is_committed(void **state)
 {
     (void)state;
@@ -560,6 +616,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_match_leaves_one_token_to_compute),
+        cmocka_unit_test(what_was_found_without_the_lock_counts_only_while_no_block_has_left),
         cmocka_unit_test(a_block_is_invisible_until_it_is_committed),
         cmocka_unit_test(a_prompt_that_parts_inside_a_block_shares_its_start_by_copy),
         cmocka_unit_test(domains_share_nothing),
