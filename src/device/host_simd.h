@@ -233,9 +233,13 @@ V_INLINE void v_columns(const unsigned char *const rows[16], int64_t at, int som
 /* `some`: words that there are. */
 V_INLINE void v_columns(const unsigned char *const rows[W], int64_t at, int some, vu words[W])
 {
-    for (int i = 0; i < W; i++) {
-        words[i] = (vu)v_splat(0);
-        memcpy(&words[i], rows[i] + at, some == W ? sizeof words[i] : (size_t)some * 4);
+    if (some == W) {
+        for (int i = 0; i < W; i++)
+            memcpy(&words[i], rows[i] + at, sizeof words[i]);
+    } else {
+        memset(words, 0, W * sizeof *words);
+        for (int i = 0; i < W; i++)
+            memcpy(&words[i], rows[i] + at, (size_t)some * 4);
     }
     v_transpose(words);
 }
@@ -537,6 +541,19 @@ V_INLINE vf v_from_int4(const unsigned char *row, const unsigned char *scales, i
     memcpy(&group, groups, sizeof group);
     v_int4_scales(((vu)v_splat(0)) + word, group + (uint32_t)(first % 32 / 8), &step, &shift);
     return v_fma(v_codes_of_int4(row, first), step, shift);
+}
+
+/* of[0] in the first eight lanes, of[1] in the others. */
+V_INLINE vf v_spread(const float *of)
+{
+#if W == 16
+    double pair;
+    memcpy(&pair, of, sizeof pair);
+    return (vf)_mm512_permutexvar_ps(_mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0),
+                                     _mm512_castpd_ps(_mm512_set1_pd(pair)));
+#else
+    return v_splat(of[0]);
+#endif
 }
 
 #if W >= 8
