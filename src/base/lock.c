@@ -28,15 +28,6 @@ enum {
     LOOKS = 20   /* 40 us in all: longer than nearly all sections, and about what sleeping costs */
 };
 
-static void cpu_pause(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
 quire_status quire__lock_open(quire__lock *lock)
 {
     atomic_init(&lock->word, 0);
@@ -60,7 +51,7 @@ static unsigned look(quire__lock *lock, bool *awake)
                                                   memory_order_relaxed))
             *awake = true;
         for (int pause = 0; pause < PAUSES; pause++)
-            cpu_pause();
+            quire__cpu_pause();
         word = atomic_load_explicit(&lock->word, memory_order_relaxed);
     }
     return word;

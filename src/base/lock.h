@@ -28,6 +28,16 @@ typedef struct quire__lock {
 #define QUIRE__UNLOCKED
 #endif
 
+/* Between two looks at a word that another core is about to change. */
+static inline void quire__cpu_pause(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
 quire_status quire__lock_open(quire__lock *lock);
 void quire__lock_close(quire__lock *lock);
 void quire__lock_take(quire__lock *lock);

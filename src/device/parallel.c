@@ -24,6 +24,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include "base/lock.h"
 #include "base/status.h"
 
 enum {
@@ -49,15 +50,6 @@ struct quire__parallel {
     atomic_uint inside;
 };
 
-static void cpu_pause(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ volatile("yield");
-#endif
-}
-
 static void work(quire__parallel *parallel, void (*body)(void *arg, size_t index), void *arg, size_t count)
 {
     for (;;) {
@@ -81,7 +73,7 @@ static void *worker_main(void *pointer)
         if (now == seen || !parallel->open) {
             pthread_mutex_unlock(&parallel->lock);
             for (int i = 0; i < SPINS && atomic_load(&parallel->generation) == now; i++)
-                cpu_pause();
+                quire__cpu_pause();
             pthread_mutex_lock(&parallel->lock);
             while (!parallel->stopping && atomic_load(&parallel->generation) == now)
                 pthread_cond_wait(&parallel->opened, &parallel->lock);
@@ -207,7 +199,7 @@ void quire__parallel_for(quire__parallel *parallel, size_t count, void (*body)(v
     parallel->open = false;
     pthread_mutex_unlock(&parallel->lock);
     for (int i = 0; i < SPINS && atomic_load(&parallel->inside) != 0; i++)
-        cpu_pause();
+        quire__cpu_pause();
     pthread_mutex_lock(&parallel->lock);
     while (atomic_load(&parallel->inside) != 0)
         pthread_cond_wait(&parallel->emptied, &parallel->lock);
