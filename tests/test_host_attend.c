@@ -415,6 +415,68 @@ static void append_stores_the_bytes_of_the_oracle(void **state)
     each_isa(append_random, 31);
 }
 
+/* ---- from one format to another ------------------------------------------------------------------------------ */
+
+enum { CONVERT_BLOCKS = 3, CONVERT_LAYERS = 2 };
+
+static quire__pages convert_pages(quire_dtype dtype, int32_t dims, int32_t heads, int32_t tokens, const float *scales)
+{
+    quire__pages pages = {.block_tokens = tokens, .kv_heads = heads, .head_dim = dims, .dtype = dtype, .scales = scales};
+    quire__pages_set_format(&pages, quire__format_of(dtype, dims, scales != NULL));
+    pages.kv_stride = heads * pages.head_stride;
+    pages.layer_stride = 2 * pages.kv_stride;
+    pages.block_stride = CONVERT_LAYERS * pages.layer_stride;
+    pages.arena = calloc(CONVERT_BLOCKS, (size_t)pages.block_stride);
+    return pages;
+}
+
+/* By the engine and by the scalar definition, into pages of zeros. */
+static void assert_same_bytes(engine *e, quire__convert_args args, const quire__block_pair *pairs)
+{
+    size_t bytes = CONVERT_BLOCKS * (size_t)args.to.block_stride;
+    unsigned char *expected = calloc(1, bytes), *got = args.to.arena;
+
+    args.pairs = pairs;
+    args.count = CONVERT_BLOCKS;
+    args.layers = CONVERT_LAYERS;
+    assert_int_equal(quire__host_convert_run(e->attend, &args), QUIRE_OK);
+    args.to.arena = expected;
+    quire__host_convert(&args);
+    if (memcmp(got, expected, bytes) != 0)
+        fail_msg("%s to %s, head_dim %d: differs", quire_dtype_name(args.from.dtype), quire_dtype_name(args.to.dtype),
+                 args.to.head_dim);
+    free(expected);
+}
+
+static void convert_random(engine *e, uint64_t *random)
+{
+    static const quire__block_pair out[CONVERT_BLOCKS] = {{0, 2}, {2, 1}, {1, 0}}, in[CONVERT_BLOCKS] = {{2, 1}, {0, 0}, {1, 2}};
+    static const quire_dtype coded_types[] = {QUIRE_DTYPE_FP8_E4M3, QUIRE_DTYPE_FP8_E5M2, QUIRE_DTYPE_INT8, QUIRE_DTYPE_INT4};
+
+    for (int round = 0; round < 40; round++) {
+        quire_dtype raw = tensor_types[pick(random, 0, 2)], coded = coded_types[round % 4];
+        int32_t dims = 8 * pick(random, 1, 24), heads = pick(random, 1, 3), tokens = 1 << pick(random, 0, 4);
+        float scales[CONVERT_LAYERS * 2 * 3];
+        for (size_t i = 0; i < sizeof scales / sizeof scales[0]; i++)
+            scales[i] = (float)(0.06 + 0.05 * fixture_uniform(random));
+        bool given = round % 8 < 2; /* fp8 only */
+        quire__pages from = convert_pages(raw, dims, heads, tokens, NULL), back = convert_pages(raw, dims, heads, tokens, NULL);
+        quire__pages to = convert_pages(coded, dims, heads, tokens, given ? scales : NULL);
+        size_t bytes = quire__dtype_bytes(raw);
+        for (size_t i = 0; i < CONVERT_BLOCKS * (size_t)from.block_stride; i += bytes)
+            quire__dtype_store(raw, from.arena + i, (float)ldexp(fixture_uniform(random), pick(random, -20, 4)));
+        assert_same_bytes(e, (quire__convert_args){.from = from, .to = to}, out);
+        assert_same_bytes(e, (quire__convert_args){.from = to, .to = back}, in);
+        free(from.arena), free(to.arena), free(back.arena);
+    }
+}
+
+static void conversion_stores_the_bytes_of_the_oracle_both_ways(void **state)
+{
+    (void)state;
+    each_isa(convert_random, 32);
+}
+
 static void a_head_dim_that_there_is_not_is_refused(void **state)
 {
     engine e = engine_open(1, NULL);
@@ -444,6 +506,7 @@ int main(void)
         cmocka_unit_test(bits_do_not_depend_on_the_threads),
         cmocka_unit_test(bits_do_not_depend_on_the_batch),
         cmocka_unit_test(append_stores_the_bytes_of_the_oracle),
+        cmocka_unit_test(conversion_stores_the_bytes_of_the_oracle_both_ways),
         cmocka_unit_test(a_head_dim_that_there_is_not_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

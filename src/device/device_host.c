@@ -61,8 +61,7 @@ quire_status quire__host_launch(quire__host_attend *attend, quire__kernel kernel
         decode.tiles = NULL; /* decode goes by selection, whatever else the struct names */
         return quire__host_attend_run(attend, &decode);
     case QUIRE__KERNEL_CONVERT:
-        quire__host_convert(&args->convert);
-        return QUIRE_OK;
+        return quire__host_convert_run(attend, &args->convert);
     case QUIRE__KERNEL_ATTEND_PREFILL:
         return quire__host_attend_run(attend, &args->attend);
     case QUIRE__KERNEL_ATTEND_SHARED: /* the same tokens one by one, with the bits that they have alone */

@@ -255,3 +255,27 @@ quire_status quire__host_append_run(quire__host_attend *attend, const quire__app
     }
     return QUIRE_OK;
 }
+
+/* ---- from one format to another ------------------------------------------------------------------------------ */
+
+typedef struct convert_job {
+    const quire__host_kernels *kernels;
+    const quire__convert_args *args;
+} convert_job;
+
+static void convert_item(void *arg, size_t item)
+{
+    const convert_job *job = arg;
+    job->kernels->convert(job->args, (int32_t)(item / (size_t)job->args->layers),
+                          (int32_t)(item % (size_t)job->args->layers));
+}
+
+quire_status quire__host_convert_run(quire__host_attend *attend, const quire__convert_args *args)
+{
+    convert_job job = {.kernels = attend->kernels, .args = args};
+
+    QUIRE__TRY(head_dim_check(&args->from));
+    if (args->count > 0 && args->layers > 0)
+        quire__parallel_for(attend->parallel, (size_t)args->count * (size_t)args->layers, convert_item, &job);
+    return QUIRE_OK;
+}

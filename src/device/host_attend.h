@@ -18,7 +18,8 @@ quire__parallel *quire__host_attend_parallel(const quire__host_attend *attend);
 /* Both selections of quire__attend_args: `tiles` where set, else `select`/`first_token`. */
 quire_status quire__host_attend_run(quire__host_attend *attend, const quire__attend_args *args);
 quire_status quire__host_append_run(quire__host_attend *attend, const quire__append_args *args);
-/* What the two refuse: QUIRE_EUNSUPPORTED: head_dim; QUIRE_EINVAL: the heads do not divide. */
+quire_status quire__host_convert_run(quire__host_attend *attend, const quire__convert_args *args);
+/* What they refuse: QUIRE_EUNSUPPORTED: head_dim; QUIRE_EINVAL: the heads do not divide. */
 quire_status quire__host_attend_check(const quire__attend_args *args);
 quire_status quire__host_append_check(const quire__append_args *args);
 /* "avx512", "avx2", "baseline": what the CPU at hand selected. */

@@ -25,6 +25,7 @@ typedef struct quire__host_kernels {
     /* scratch: QUIRE__SCRATCH_FLOATS, 64-byte aligned */
     void (*attend)(const quire__attend_args *args, const quire__attend_part *part, float *scratch);
     void (*append)(const quire__append_args *args, int32_t token);
+    void (*convert)(const quire__convert_args *args, int32_t pair, int32_t layer);
 } quire__host_kernels;
 
 extern const quire__host_kernels quire__host_kernels_baseline;
