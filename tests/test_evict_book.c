@@ -1,4 +1,5 @@
 /* Eviction policies through the real book: a block is one token here, a request is a path, served at once. */
+#include "support/counted_memory.h"
 #include "support/desk.h"
 
 #include <stdlib.h>
@@ -751,25 +752,13 @@ static void the_learned_policy_beats_lru_where_lru_is_bad_and_is_near_it_elsewhe
 
 /* ---- memory ---------------------------------------------------------------------------------------------------- */
 
-static void *counted_alloc(void *user, size_t bytes)
-{
-    *(size_t *)user += bytes;
-    return malloc(bytes);
-}
-
-static void counted_free(void *user, void *memory)
-{
-    (void)user;
-    free(memory);
-}
-
 static void a_policy_takes_its_memory_at_open_and_no_more_than_documented(void **state)
 {
     (void)state;
     for (int p = 0; p < POLICIES; p++) {
         size_t taken = 0;
         quire__book_config config = config_of(policies[p], 40, 0);
-        config.allocator = (quire__allocator){counted_alloc, counted_free, &taken};
+        config.allocator = counted_memory(&taken);
         desk d;
         open_desk(&d, &config);
         size_t at_open = taken;

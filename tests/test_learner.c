@@ -1,5 +1,6 @@
 /* What `learned` learns by: streams whose truth is known. A key is followed when its low bits are zero, which no stream here
  * needs to arrange until the sample is thinned out. */
+#include "support/counted_memory.h"
 #include "support/testing.h"
 
 #include "base/hash.h"
@@ -100,24 +101,12 @@ static void who_has_not_come_back_counts_for_the_ages_it_has_reached_and_no_more
     closed(learner, &quire__allocator_default);
 }
 
-static void *counted_alloc(void *user, size_t bytes)
-{
-    *(size_t *)user += bytes;
-    return malloc(bytes);
-}
-
-static void counted_free(void *user, void *memory)
-{
-    (void)user;
-    free(memory);
-}
-
 static void memory_is_taken_at_open_and_a_full_sample_is_thinned_out(void **state)
 {
     (void)state;
     size_t taken = 0;
     uint64_t seed = test_seed("learner_full", 11);
-    const quire__allocator allocator = {counted_alloc, counted_free, &taken};
+    const quire__allocator allocator = counted_memory(&taken);
     quire__learner *learner = opened(&allocator);
     const size_t at_open = taken;
     const uint32_t kind = kind_of(learner, 0);

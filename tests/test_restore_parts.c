@@ -80,13 +80,35 @@ typedef struct timing {
     bool ahead;        /* the step was open while blocks were arriving */
 } timing;
 
+/* Every block takes so long on the link from here on. */
+static void link_of(quire_cache *cache, double block_us)
+{
+    quire__device_sim_set_link(cache->device, (uint64_t)((double)cache->layout.block_bytes * 1e6 / block_us));
+}
+
+/* A submitted step of that one token, as soon as the sequence may have one. */
+static quire_step *step_ahead(quire_cache *cache, quire_seq seq, int32_t token)
+{
+    quire_step *step = NULL;
+    quire_status status = QUIRE_EAGAIN;
+
+    while (status == QUIRE_EAGAIN) {
+        assert_int_equal(quire_step_begin(cache, NULL, &step), QUIRE_OK);
+        status = quire_step_add(step, seq, &token, 1);
+        if (status == QUIRE_EAGAIN)
+            quire_step_cancel(step);
+    }
+    assert_int_equal(status, QUIRE_OK);
+    assert_int_equal(quire_step_submit(step), QUIRE_OK);
+    return step;
+}
+
 /* A prompt comes back from the host over a link that needs LINK_MS for it, into a model that needs LAYER_US a layer. */
 static timing restored_step(uint32_t parts)
 {
     quire_options options;
     quire_group group;
     quire_cache *cache = NULL;
-    quire_step *step = NULL;
     int32_t prompt[PROMPT + 1];
     timing t = {0};
     quire_hit hit;
@@ -108,21 +130,13 @@ static timing restored_step(uint32_t parts)
     assert_int_equal(quire_seq_close(cache, small_prompt(cache, 0, other, PROMPT, NULL)), QUIRE_OK);
     small_sweep(cache);
     assert_int_equal(quire_cache_drain(cache, WAIT_US), QUIRE_OK);
-    quire__device_sim_set_link(cache->device, (uint64_t)PROMPT / SMALL_BLOCK_TOKENS * cache->layout.block_bytes * 1000 / LINK_MS);
+    link_of(cache, LINK_MS * 1e3 / ((double)PROMPT / SMALL_BLOCK_TOKENS));
 
     quire_seq seq = small_open(cache, 0);
     uint64_t began = quire__clock_us();
     assert_int_equal(quire_seq_match(cache, seq, prompt, PROMPT + 1, &hit), QUIRE_OK);
     assert_true(hit.host > PROMPT * 9 / 10);
-    quire_status status = QUIRE_EAGAIN;
-    while (status == QUIRE_EAGAIN) {
-        assert_int_equal(quire_step_begin(cache, NULL, &step), QUIRE_OK);
-        status = quire_step_add(step, seq, prompt + PROMPT, 1);
-        if (status == QUIRE_EAGAIN)
-            quire_step_cancel(step);
-    }
-    assert_int_equal(status, QUIRE_OK);
-    assert_int_equal(quire_step_submit(step), QUIRE_OK);
+    quire_step *step = step_ahead(cache, seq, prompt[PROMPT]);
     for (uint32_t layer = 0; layer < LAYERS; layer++) {
         assert_int_equal(quire_step_await_layer(step, layer), QUIRE_OK);
         assert_int_equal(quire__device_stream_synchronize(cache->device, step->stream), QUIRE_OK);
@@ -169,11 +183,6 @@ static quire_cache *cache_in_parts(uint32_t device_blocks)
     options.restore_parts = 2;
     assert_int_equal(quire_cache_open(&cache, &options), QUIRE_OK);
     return cache;
-}
-
-static void link_of(quire_cache *cache, double block_us)
-{
-    quire__device_sim_set_link(cache->device, (uint64_t)((double)cache->layout.block_bytes * 1e6 / block_us));
 }
 
 /* Into the host tier, and, by prompts that take all of the device, off the device. */
@@ -236,7 +245,6 @@ static void a_step_waits_for_what_comes_before_a_restore_that_failed(void **stat
     enum { WHOLE_TOKENS = SLOW_PROMPT / 2, DEVICE_BLOCKS = SLOW_PROMPT / SMALL_BLOCK_TOKENS + 2 };
     int32_t prompt[SLOW_PROMPT + 1];
     quire_cache *cache = cache_in_parts(DEVICE_BLOCKS * 4);
-    quire_step *step;
     quire_hit hit;
 
     (void)state;
@@ -249,15 +257,7 @@ static void a_step_waits_for_what_comes_before_a_restore_that_failed(void **stat
     quire_seq seq = small_open(cache, 0);
     assert_int_equal(quire_seq_match(cache, seq, prompt, WHOLE_TOKENS + 1, &hit), QUIRE_OK);
     assert_int_equal(hit.tokens, WHOLE_TOKENS);
-    quire_status status = QUIRE_EAGAIN;
-    while (status == QUIRE_EAGAIN) {
-        assert_int_equal(quire_step_begin(cache, NULL, &step), QUIRE_OK);
-        status = quire_step_add(step, seq, prompt + WHOLE_TOKENS, 1);
-        if (status == QUIRE_EAGAIN)
-            quire_step_cancel(step);
-    }
-    assert_int_equal(status, QUIRE_OK);
-    assert_int_equal(quire_step_submit(step), QUIRE_OK);
+    quire_step *step = step_ahead(cache, seq, prompt[WHOLE_TOKENS]);
     assert_int_equal(quire_step_await_layer(step, 0), QUIRE_OK);
     assert_int_equal(quire__device_stream_synchronize(cache->device, step->stream), QUIRE_OK);
     assert_keys(cache, seq, prompt, WHOLE_TOKENS);
