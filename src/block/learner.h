@@ -46,7 +46,7 @@ typedef struct quire__learner {
     quire__sample *samples;
     uint32_t *buckets, free, count;
     uint32_t oldest[QUIRE__LEARNER_BINS], newest[QUIRE__LEARNER_BINS];
-    uint32_t shift; /* a block in 2^shift is followed */
+    uint32_t shift; /* a block in 2^shift is followed: whose key ends in so many zero bits */
     uint32_t sweep; /* samples at and after it may be of blocks that are followed no more */
 } quire__learner;
 
@@ -60,7 +60,6 @@ uint32_t quire__learner_edge(uint32_t bin);
 /* The kind of those features, the most telling first. When there are as many kinds as there may be, one with fewer. */
 uint32_t quire__learner_kind(quire__learner *learner, const uint8_t *features);
 
-/* A block whose key ends in `shift` zero bits is followed. */
 /* How often a followed block has been used; 0: it is not known. */
 uint32_t quire__learner_uses(const quire__learner *learner, uint32_t key);
 /* A followed block has been used, and is of that kind from now on. */
