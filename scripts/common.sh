@@ -52,3 +52,14 @@ configure_and_build() {
     fi
     cmake "${arguments[@]}" "$@" && cmake --build "$folder" --parallel "$jobs"
 }
+
+# fetch_wheels FOLDER PACKAGE...: puts packages of PyPI there, as they come, and installs nothing.
+fetch_wheels() {
+    local folder=$1 pip=(python3 -m pip)
+    shift
+    if ! "${pip[@]}" --version; then
+        python3 -m venv "$folder/venv" || return
+        pip=("$folder/venv/bin/pip")
+    fi
+    "${pip[@]}" download --disable-pip-version-check --no-deps --only-binary :all: -d "$folder" "$@"
+}
