@@ -1,17 +1,20 @@
-/* The hot operations of the deciding half, each in a function of its own, for check_instructions to count. The comparison is
- * the one that every x86-64 has, so that the count does not depend on the CPU at hand. */
+/* The hot operations of the deciding half under a policy, each in a function of its own, for check_instructions to count.
+ *
+ *     count_instructions POLICY
+ *
+ * The comparison is the one that every x86-64 has, so that the count does not depend on the CPU at hand. */
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/hash.h"
 #include "block/book.h"
 
-enum { BLOCK = 16, BLOCKS = 1024, LENGTH = BLOCK * BLOCKS, SHORT = 64, ROUNDS = 8 };
+enum { BLOCK = 16, BLOCKS = 1024, LENGTH = BLOCK * BLOCKS, SHORT = 64, ROUNDS = 8, BETWEEN_US = 20000 };
 
 typedef struct bench {
     quire__book *book;
     quire__plan plan;
-    uint64_t seed, step;
+    uint64_t seed, step, now;
     int32_t tokens[LENGTH + 1];
     uint32_t seq, other, shorts[SHORT];
 } bench;
@@ -104,6 +107,13 @@ OPERATION operation_roll_back(bench *b)
     }
 }
 
+/* Policies that learn have something to do when time has passed. */
+static void pass_time(bench *b)
+{
+    b->now += BETWEEN_US;
+    quire__book_set_time(b->book, b->now);
+}
+
 static void grow(bench *b, void (*reserve)(bench *b))
 {
     for (int i = 0; i <= LENGTH; i++)
@@ -113,12 +123,14 @@ static void grow(bench *b, void (*reserve)(bench *b))
     reserve(b);
     operation_commit(b);
     quire__book_step_end(b->book);
+    pass_time(b);
     operation_close(b);
 }
 
 static void use(bench *b)
 {
     must(quire__book_seq_open(b->book, 0, &b->seq));
+    pass_time(b);
     operation_match_cached(b);
     must(quire__book_seq_open(b->book, 0, &b->other));
     operation_match_shared(b);
@@ -128,19 +140,24 @@ static void use(bench *b)
     must(quire__book_seq_open(b->book, 0, &b->other));
     operation_miss(b);
     operation_close_shared(b);
+    pass_time(b);
     operation_close(b);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     static bench b = {.seed = 1};
+    if (argc != 2) {
+        fprintf(stderr, "usage: count_instructions POLICY\n");
+        return 2;
+    }
     quire__book_config config = {.block_tokens = BLOCK,
                                  .device_slots = ROUNDS * BLOCKS,
                                  .max_sequences = SHORT + 2,
                                  .max_seq_tokens = LENGTH + BLOCK,
                                  .max_domains = 2,
                                  .hash_key = 1,
-                                 .policy = "lru",
+                                 .policy = argv[1],
                                  .allocator = quire__allocator_default};
     quire__walk_plain(true);
     must(quire__book_open(&b.book, &config));
@@ -155,6 +172,7 @@ int main(void)
         must(quire__book_seq_open(b.book, 1, &b.shorts[i]));
     for (int i = 0; i < ROUNDS * BLOCK; i++)
         operation_decode(&b);
+    pass_time(&b);
     operation_roll_back(&b);
     quire__plan_close(&b.plan, &quire__allocator_default);
     quire__book_close(b.book);
