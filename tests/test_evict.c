@@ -56,10 +56,15 @@ static int grove_busy(const void *self, uint32_t node)
     return 0;
 }
 
+static int grove_waiting(const void *self, uint32_t node)
+{
+    return ((const grove *)self)->in[node];
+}
+
 static quire_policy_setup setup_of(const grove *trees)
 {
     return (quire_policy_setup){.blocks = NODES, .slots = NODES, .block_tokens = 16,
-        .tree = {trees, grove_parent, grove_children, grove_stamp, grove_busy}};
+        .tree = {trees, grove_parent, grove_children, grove_stamp, grove_busy, grove_waiting}};
 }
 
 static quire__evict open_policy(const char *name, grove *trees)

@@ -512,12 +512,14 @@ static void what_nobody_will_ask_for_goes_first(void **state)
 
 typedef struct stack {
     quire_policy_tree tree;
-    uint32_t block[64], count;
+    uint32_t block[64], count, blocks;
 } stack;
 
 static quire_status stack_open(void *state, const quire_policy_setup *setup)
 {
-    ((stack *)state)->tree = setup->tree;
+    stack *s = state;
+    s->tree = setup->tree;
+    s->blocks = setup->blocks;
     return QUIRE_OK;
 }
 
@@ -559,7 +561,12 @@ static void stack_take(void *state, const uint32_t *path, uint32_t count, uint64
 static uint32_t stack_victim(void *state) /* the newest leaf */
 {
     const stack *s = state;
+    uint32_t waiting = 0;
+    for (uint32_t block = 0; block < s->blocks; block++)
+        waiting += s->tree.waiting(s->tree.self, block) != 0;
+    assert_int_equal(waiting, s->count); /* the tree knows as well what the order holds */
     for (uint32_t at = s->count; at-- > 0;) {
+        assert_true(s->tree.waiting(s->tree.self, s->block[at]));
         if (s->tree.children(s->tree.self, s->block[at]) == 0)
             return s->block[at];
     }

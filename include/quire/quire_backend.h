@@ -33,6 +33,9 @@ typedef struct quire_policy_tree {
     uint32_t (*children)(const void *self, uint32_t block); /* that this tier holds. During drop the block still counts */
     uint32_t (*stamp)(const void *self, uint32_t block);    /* a hash of its tokens and all before them, and the domain */
     int (*busy)(const void *self, uint32_t block);          /* 1: a copy in flight has it; evicting it means waiting */
+    int (*waiting)(const void *self, uint32_t block);       /* 1: it is in the order, that is in the tier and, on the device,
+                                                             * used by nobody. So a policy need not mark every block of a
+                                                             * path that is taken, only those it has in a list */
 } quire_policy_tree;
 
 typedef struct quire_policy_setup {

@@ -109,6 +109,18 @@ static int tree_host_busy(const void *self, uint32_t node)
     return book->pool.nodes[node].standing[QUIRE_TIER_HOST] != QUIRE__CACHED;
 }
 
+static int tree_device_waiting(const void *self, uint32_t node)
+{
+    const quire__node *record = &((const quire__book *)self)->pool.nodes[node];
+    return record->refs == 0 && record->kind == QUIRE__KIND_SEALED && record->slot[QUIRE_TIER_DEVICE] != QUIRE__NONE;
+}
+
+static int tree_host_waiting(const void *self, uint32_t node)
+{
+    const quire__node *record = &((const quire__book *)self)->pool.nodes[node];
+    return record->kind == QUIRE__KIND_SEALED && record->slot[QUIRE_TIER_HOST] != QUIRE__NONE;
+}
+
 static quire_status open_order(quire__book *book, quire_tier tier)
 {
     const quire__book_config *config = &book->config;
@@ -123,7 +135,8 @@ static quire_status open_order(quire__book *book, quire_tier tier)
                  .parent = tree_parent,
                  .children = device ? tree_device_children : tree_host_children,
                  .stamp = tree_stamp,
-                 .busy = device ? tree_device_busy : tree_host_busy},
+                 .busy = device ? tree_device_busy : tree_host_busy,
+                 .waiting = device ? tree_device_waiting : tree_host_waiting},
     };
     return quire__evict_open(&book->evict[tier], &config->allocator, config->policy, config->custom_policy, &setup);
 }

@@ -21,7 +21,9 @@
  *
  * Invariants
  *  1. In the lists are exactly the blocks of the order without children: `listed` says so. A block joins when it is let
- *     go last of its path, or when its last child is dropped; so whoever is named as the victim is a leaf.
+ *     go last of its path, or when its last child is dropped; so whoever is named as the victim is a leaf. Of a path that
+ *     is taken only the last block can be in a list, so the others are not touched: whether they are in the order the tree
+ *     knows (`waiting`).
  *  2. A cell is in a bucket when its list is not empty, and the bit of a bucket is set when it has a cell.
  *  3. Within a list blocks are in the order of their last use, but for one that has joined after PASSED younger ones: it
  *     is at most a bin late when it ages.
@@ -63,7 +65,7 @@ typedef struct entry {
     uint32_t uses : 4;
     uint32_t level : 4;  /* 1 + zero bits that its stamp ends in; 0: not looked at. The learner follows those of a level above
                           * its shift */
-    uint32_t in : 1, listed : 1, found : 1; /* in the order; in a list; in the order before */
+    uint32_t listed : 1, found : 1; /* in a list; in the order before */
     uint32_t marked : 1; /* of the last two of a sequence */
 } entry;
 
@@ -87,7 +89,7 @@ typedef struct learned {
     uint64_t filled[BUCKET_WORDS], tops; /* buckets with a cell; words of `filled` with a bit */
     uint64_t lively[CELL_WORDS]; /* cells with a leaf */
     uint32_t looked; /* the word of `lively` to look at next */
-    uint32_t count, ticked;
+    uint32_t blocks, count, ticked;
     float growth; /* log2 of what sequences grow by, on average */
     quire__learner learner;
 } learned;
@@ -138,10 +140,10 @@ static uint32_t age_of(const learned *p, uint32_t node)
     return p->ticked - p->entries[node].used;
 }
 
-/* In the order, and not a leaf there. */
-static bool waits(const learned *p, uint32_t node)
+/* In the order, and a leaf there once its last child has gone. */
+static bool only_child(const learned *p, uint32_t parent)
 {
-    return p->entries[node].in && !p->entries[node].listed;
+    return p->tree.waiting(p->tree.self, parent) && p->tree.children(p->tree.self, parent) == 1;
 }
 
 /* Whether blocks of the cell are worth more the older they are. */
@@ -175,7 +177,7 @@ static void list(learned *p, uint32_t node, uint32_t bin)
     entry *own = &p->entries[node];
     const uint32_t at = own->kind * (uint32_t)BINS + bin;
     cell *cell = &p->cells[at];
-    QUIRE__ASSERT(own->in != 0 && own->listed == 0);
+    QUIRE__ASSERT(own->listed == 0);
     own->bin = bin & 63;
     own->listed = 1;
     if (cell->oldest == QUIRE__NONE) {
@@ -333,7 +335,7 @@ static entry used_entry(entry own, uint32_t kind, uint32_t now)
 {
     own.kind = kind & 1023;
     own.used = now;
-    own.in = own.found = 1;
+    own.found = 1;
     own.uses += own.uses < MOST_USES;
     return own;
 }
@@ -428,13 +430,10 @@ static void learned_take(void *state, const uint32_t *path, uint32_t count, uint
     if (p->ticked != (uint32_t)(now / 1000)) /* evictions follow, and go by ages of now */
         age(p, (uint32_t)(now / 1000));
     QUIRE__ASSERT(p->count >= count);
-    for (uint32_t i = 0; i < count; i++) {
-        if (i + AHEAD < count)
-            __builtin_prefetch(&p->entries[path[i + AHEAD]], 1);
-        if (p->entries[path[i]].listed)
-            unlist(p, path[i]);
-        p->entries[path[i]].in = 0;
-    }
+    for (uint32_t i = 0; i + 1 < count; i++)
+        QUIRE__ASSERT(p->entries[path[i]].listed == 0);
+    if (p->entries[path[count - 1]].listed)
+        unlist(p, path[count - 1]);
     p->count -= count;
 }
 
@@ -461,9 +460,9 @@ static void learned_drop(void *state, uint32_t node)
 {
     learned *p = state;
     entry *own = &p->entries[node];
-    QUIRE__ASSERT(own->in != 0);
+    QUIRE__ASSERT(p->tree.waiting(p->tree.self, node));
     uint32_t parent = p->tree.parent(p->tree.self, node);
-    if (parent != QUIRE_NO_BLOCK && (!waits(p, parent) || p->tree.children(p->tree.self, parent) != 1))
+    if (parent != QUIRE_NO_BLOCK && !only_child(p, parent))
         parent = QUIRE_NO_BLOCK; /* it does not become a leaf */
     if (own->listed && parent != QUIRE_NO_BLOCK && p->entries[parent].kind == own->kind &&
         p->entries[parent].used == own->used) {
@@ -530,8 +529,7 @@ static uint32_t name_with_parents(const learned *p, uint32_t node, uint32_t buck
     while (count < most) {
         nodes[count++] = node;
         node = p->tree.parent(p->tree.self, node);
-        if (node == QUIRE_NO_BLOCK || !waits(p, node) ||
-            p->tree.children(p->tree.self, node) != 1)
+        if (node == QUIRE_NO_BLOCK || !only_child(p, node))
             break;
         const entry *own = &p->entries[node];
         const uint32_t age = p->ticked - own->used;
@@ -576,6 +574,7 @@ static quire_status learned_open(void *state, const quire_policy_setup *setup)
     void *memory = NULL;
     p->allocator = (quire__allocator){setup->alloc, setup->free, setup->alloc_user};
     p->tree = setup->tree;
+    p->blocks = setup->blocks;
     if (setup->blocks == 0)
         return QUIRE_OK;
     QUIRE__TRY(quire__memory_take(&p->allocator, setup->blocks, sizeof(entry), "the eviction order", &memory));
@@ -602,16 +601,16 @@ static void learned_close(void *state)
     quire__memory_give(&p->allocator, p->entries);
 }
 
+/* The leaves from their lists, so that who is in none, or in two, shows. */
 static void learned_each(const void *state, void (*fn)(void *arg, uint32_t node), void *arg)
 {
     const learned *p = state;
-    uint32_t left = p->count;
-    for (uint32_t node = 0; left > 0; node++) {
-        if (p->entries[node].in) {
-            left--;
+    for (uint32_t at = 0; at < CELLS && p->cells; at++)
+        for (uint32_t node = p->cells[at].oldest; node != QUIRE__NONE; node = p->entries[node].newer)
             fn(arg, node);
-        }
-    }
+    for (uint32_t node = 0; node < p->blocks; node++)
+        if (p->tree.waiting(p->tree.self, node) && p->tree.children(p->tree.self, node) > 0)
+            fn(arg, node);
 }
 
 const quire_policy quire__evict_learned = {
