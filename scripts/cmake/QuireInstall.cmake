@@ -9,7 +9,7 @@ set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/quire)
 
 install(TARGETS quire EXPORT quireShared)
 install(TARGETS quire_static EXPORT quireStatic)
-install(FILES include/quire/quire.h include/quire/quire_peer.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/quire)
+install(DIRECTORY include/quire DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN *.h)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/quire)
 install(EXPORT quireShared NAMESPACE quire:: FILE quireShared.cmake DESTINATION ${package_dir})
 install(EXPORT quireStatic NAMESPACE quire:: FILE quireStatic.cmake DESTINATION ${package_dir})
