@@ -540,6 +540,7 @@ static void op_step(world *w)
 {
     if (w->phase == IDLE) {
         quire__book_step_begin(w->book, ++w->step);
+        w->naive.step = w->step;
         w->phase = ADDING;
     } else if (w->phase == ADDING) {
         op_submit(w);

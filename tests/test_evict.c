@@ -213,6 +213,41 @@ static void lru_keeps_the_order_of_use_exactly(void **state)
     quire__evict_close(&evict, &quire__allocator_default);
 }
 
+/* Blocks that come down from the device, where the older of two was let go first. */
+static void a_block_that_comes_down_is_as_old_as_it_was_above(void **state)
+{
+    (void)state;
+    grove device, host;
+    plant(&device);
+    plant(&host);
+    quire__evict above = open_policy("learned", &device), below = {0};
+    quire_policy_setup setup = setup_of(&host);
+    setup.tier = QUIRE_TIER_HOST;
+    setup.above = above.state;
+    assert_int_equal(quire__evict_open(&below, &quire__allocator_default, "learned", NULL, &setup), QUIRE_OK);
+    for (uint32_t n = 0; n < 4; n++) { /* 0 .. 3, the oldest first, the first above all others */
+        above.use.now = (n + 1) * UINT64_C(60000000);
+        device.in[n] = true;
+        device.parent[n] = host.parent[n] = n == 0 ? QUIRE__NONE : 0;
+        quire__evict_insert_path(&above, &n, 1);
+    }
+    below.use.now = above.use.now;
+    host.in[0] = true;
+    quire__evict_insert_path(&below, &(uint32_t){0}, 1);
+    for (uint32_t n = 3; n > 0; n--) { /* they come in the other order */
+        host.in[n] = true;
+        quire__evict_insert_below(&below, n, 0);
+    }
+    for (uint32_t n = 1; n < 4; n++) {
+        assert_int_equal(quire__evict_victim(&below), n);
+        quire__evict_drop(&below, n);
+        host.in[n] = false;
+    }
+    assert_int_equal(quire__evict_victim(&below), 0);
+    quire__evict_close(&below, &quire__allocator_default);
+    quire__evict_close(&above, &quire__allocator_default);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -220,6 +255,7 @@ int main(void)
         cmocka_unit_test(an_empty_order_has_no_victim),
         cmocka_unit_test(no_policy_names_a_victim_before_what_is_below_it),
         cmocka_unit_test(lru_keeps_the_order_of_use_exactly),
+        cmocka_unit_test(a_block_that_comes_down_is_as_old_as_it_was_above),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -49,6 +49,8 @@ typedef struct quire_policy_setup {
     void *(*alloc)(void *user, size_t bytes); /* not cleared */
     void (*free)(void *user, void *memory);
     void *alloc_user;
+    const void *above; /* the state of the tier above, from which blocks come down to this one; NULL: there is none. It is
+                        * opened before this one and closed after it, and lent for as long */
 } quire_policy_setup;
 
 /* What is known when blocks enter the order. */

@@ -21,6 +21,7 @@
 #include "block/chain.h"
 #include "block/match.h"
 #include "block/offload.h"
+#include "block/order.h"
 #include "block/residency.h"
 #include "block/seal.h"
 #include "block/section.h"
@@ -71,76 +72,6 @@ static quire_status open_chains(quire__book *book)
     return quire__side_open(book, book->config.sides, book->config.side_count);
 }
 
-/* ---- the tree as policies see it */
-
-static uint32_t tree_parent(const void *self, uint32_t node)
-{
-    const quire__book *book = self;
-    return book->pool.kin[node].parent;
-}
-
-static uint32_t tree_device_children(const void *self, uint32_t node)
-{
-    const quire__book *book = self;
-    return book->pool.kin[node].children[QUIRE_TIER_DEVICE];
-}
-
-static uint32_t tree_host_children(const void *self, uint32_t node)
-{
-    const quire__book *book = self;
-    return book->pool.kin[node].children[QUIRE_TIER_HOST];
-}
-
-static uint32_t tree_stamp(const void *self, uint32_t node)
-{
-    const quire__book *book = self;
-    return book->pool.kin[node].stamp;
-}
-
-static int tree_device_busy(const void *self, uint32_t node)
-{
-    const quire__book *book = self;
-    return book->pool.nodes[node].standing[QUIRE_TIER_DEVICE] != QUIRE__CACHED;
-}
-
-static int tree_host_busy(const void *self, uint32_t node)
-{
-    const quire__book *book = self;
-    return book->pool.nodes[node].standing[QUIRE_TIER_HOST] != QUIRE__CACHED;
-}
-
-static int tree_device_waiting(const void *self, uint32_t node)
-{
-    const quire__node *record = &((const quire__book *)self)->pool.nodes[node];
-    return record->refs == 0 && record->kind == QUIRE__KIND_SEALED && record->slot[QUIRE_TIER_DEVICE] != QUIRE__NONE;
-}
-
-static int tree_host_waiting(const void *self, uint32_t node)
-{
-    const quire__node *record = &((const quire__book *)self)->pool.nodes[node];
-    return record->kind == QUIRE__KIND_SEALED && record->slot[QUIRE_TIER_HOST] != QUIRE__NONE;
-}
-
-static quire_status open_order(quire__book *book, quire_tier tier)
-{
-    const quire__book_config *config = &book->config;
-    bool device = tier == QUIRE_TIER_DEVICE;
-    quire_policy_setup setup = {
-        .blocks = device || config->host_slots ? book->pool.node_count : 0,
-        .slots = device ? config->device_slots : config->host_slots,
-        .block_tokens = config->block_tokens,
-        .pin_blocks = config->pin_blocks,
-        .tier = tier,
-        .tree = {.self = book,
-                 .parent = tree_parent,
-                 .children = device ? tree_device_children : tree_host_children,
-                 .stamp = tree_stamp,
-                 .busy = device ? tree_device_busy : tree_host_busy,
-                 .waiting = device ? tree_device_waiting : tree_host_waiting},
-    };
-    return quire__evict_open(&book->evict[tier], &config->allocator, config->policy, config->custom_policy, &setup);
-}
-
 static quire_status open_parts(quire__book *book)
 {
     const quire__book_config *config = &book->config;
@@ -148,8 +79,8 @@ static quire_status open_parts(quire__book *book)
     QUIRE__TRY(quire__pool_open(&book->pool, allocator, config->block_tokens, config->device_slots,
                                 config->host_slots));
     QUIRE__TRY(quire__prefix_open(&book->prefix, allocator, &book->pool, config->max_domains, config->hash_key));
-    QUIRE__TRY(open_order(book, QUIRE_TIER_DEVICE));
-    QUIRE__TRY(open_order(book, QUIRE_TIER_HOST));
+    QUIRE__TRY(quire__order_open(book, QUIRE_TIER_DEVICE));
+    QUIRE__TRY(quire__order_open(book, QUIRE_TIER_HOST));
     QUIRE__TRY(quire__events_open(&book->events, allocator, config->event_capacity));
     void *scratch = NULL;
     QUIRE__TRY(quire__memory_take(allocator, book->pool.node_count, sizeof(uint32_t), "the check", &scratch));
@@ -463,9 +394,10 @@ void quire__book_seq_close(quire__book *book, uint32_t seq)
     QUIRE__ASSERT(chain->pending == 0);
     if (chain->pending > 0)
         quire__chain_cancel(book, chain);
+    const uint32_t blocks = chain->blocks;
     name_user(book, chain);
-    quire__residency_touch_host(book, chain->nodes, chain->blocks);
     quire__chain_truncate(book, chain, 0);
+    quire__residency_touch_host(book, chain->nodes, blocks); /* the device's order knows by now what they are */
     for (int tier = 0; tier < QUIRE__TIERS; tier++)
         quire__evict_context(&book->evict[tier], NULL);
     quire__prefix_domain_leave(&book->prefix, chain->domain);

@@ -19,6 +19,10 @@
  * block, by key. Uses of a block that was evicted are known from the learner's samples: a block has been used
  * at least as often as one below it, so the samples of a path say enough.
  *
+ * Of two tiers the upper one learns. The lower one has lists of its own, over the same kinds: of a block that comes down, or
+ * whose path is counted as used there, it takes over what the upper one knows, and between two such times the block is as
+ * old as its last use makes it. Blocks that are in use above are of the kind that they last were, and used now.
+ *
  * Invariants
  *  1. In the lists are exactly the blocks of the order without children: `listed` says so. A block joins when it is let
  *     go last of its path, or when its last child is dropped; so whoever is named as the victim is a leaf. Of a path that
@@ -91,7 +95,9 @@ typedef struct learned {
     uint32_t looked; /* the word of `lively` to look at next */
     uint32_t blocks, count, ticked;
     float growth; /* log2 of what sequences grow by, on average */
-    quire__learner learner;
+    const struct learned *above; /* of the tier above, or NULL; then it is the one that learns */
+    quire__learner *learner;     /* of the uppermost tier */
+    quire__learner own;
 } learned;
 
 /* ---- buckets ------------------------------------------------------------------------------------------------- */
@@ -149,7 +155,7 @@ static bool only_child(const learned *p, uint32_t parent)
 /* Whether blocks of the cell are worth more the older they are. */
 static bool rising(const learned *p, uint32_t at)
 {
-    const float *worth = &p->learner.kinds[at / BINS].worth[at % BINS];
+    const float *worth = &p->learner->kinds[at / BINS].worth[at % BINS];
     return worth[1] > worth[0];
 }
 
@@ -160,7 +166,7 @@ static void place_cell(learned *p, uint32_t at)
     uint32_t bucket = QUIRE__NONE;
     if (own->oldest != QUIRE__NONE) {
         uint32_t age = age_of(p, rising(p, at) ? own->newest : own->oldest), from = quire__learner_edge(at % BINS);
-        bucket = bucket_of(quire__learner_worth(&p->learner, at / BINS, at % BINS, age > from ? age : from));
+        bucket = bucket_of(quire__learner_worth(p->learner, at / BINS, at % BINS, age > from ? age : from));
     }
     if (bucket == own->bucket)
         return;
@@ -242,8 +248,9 @@ static void look_at(learned *p, uint32_t at)
 static void age(learned *p, uint32_t now)
 {
     p->ticked = now;
-    quire__learner_advance(&p->learner, now);
-    uint32_t left = LOOKED_AT, words = (p->learner.kind_count * BINS + 63) / 64;
+    if (!p->above)
+        quire__learner_advance(p->learner, now);
+    uint32_t left = LOOKED_AT, words = (p->learner->kind_count * BINS + 63) / 64;
     for (uint32_t i = 0; i < words && left > 0; i++) {
         p->looked = p->looked + 1 < words ? p->looked + 1 : 0;
         for (uint64_t bits = p->lively[p->looked]; bits; bits &= bits - 1, left -= left > 0)
@@ -342,7 +349,7 @@ static entry used_entry(entry own, uint32_t kind, uint32_t now)
 
 static bool followed(const learned *p, entry own)
 {
-    return own.level > p->learner.shift;
+    return own.level > p->learner->shift;
 }
 
 /* Levels of a path's new blocks, and how often they have been used: as often as one below them, at least. */
@@ -356,7 +363,7 @@ static void know(learned *p, const uint32_t *path, uint32_t count)
         const uint32_t stamp = stamp_of(p, path[i]), level = 1 + (uint32_t)__builtin_ctz(stamp | UINT32_C(1) << 31);
         own->level = (level < MOST_LEVEL ? level : MOST_LEVEL) & 15;
         if (followed(p, *own)) {
-            uint32_t uses = quire__learner_uses(&p->learner, stamp);
+            uint32_t uses = quire__learner_uses(p->learner, stamp);
             uses = uses < MOST_USES ? uses : MOST_USES;
             below = uses > below ? uses : below;
         }
@@ -371,10 +378,34 @@ static uint32_t clock_of(const quire_policy_use *use)
     return (uint32_t)(use->now / 1000);
 }
 
+/* A block of a lower tier is what the tier above says of it; `then`: when it was used, if nobody above knows. */
+static entry described(const learned *p, uint32_t node, uint32_t then)
+{
+    const entry *above = &p->above->entries[node], *own = &p->entries[node];
+    if (p->above->tree.waiting(p->above->tree.self, node))
+        return (entry){.used = above->used, .kind = above->kind, .uses = above->uses, .found = 1};
+    const entry *known = above->found || !own->found ? above : own;
+    return (entry){.used = then, .kind = known->kind, .uses = known->uses, .found = 1};
+}
+
+static void insert_lower(learned *p, const uint32_t *path, uint32_t count, uint32_t now)
+{
+    age(p, now);
+    for (uint32_t i = 0; i < count; i++)
+        p->entries[path[i]] = described(p, path[i], now);
+    p->count += count;
+    if (p->tree.children(p->tree.self, path[count - 1]) == 0)
+        list(p, path[count - 1], quire__learner_bin(age_of(p, path[count - 1])));
+}
+
 static void learned_insert(void *state, const uint32_t *path, uint32_t count, const quire_policy_use *use)
 {
     learned *p = state;
     const uint32_t now = clock_of(use);
+    if (p->above) {
+        insert_lower(p, path, count, now);
+        return;
+    }
     age(p, now);
     know(p, path, count);
     const bool whole = use->blocks >= count && use->blocks > 0;
@@ -395,16 +426,16 @@ static void learned_insert(void *state, const uint32_t *path, uint32_t count, co
             before = place << 4 | own.uses;
             features[PLACE] = (uint8_t)place;
             features[USES] = (uint8_t)uses_class(own.uses);
-            kind = quire__learner_kind(&p->learner, features);
+            kind = quire__learner_kind(p->learner, features);
         }
         p->entries[path[i]] = used_entry(own, kind, useless && !hit ? now - quire__learner_edge(BINS - 1) : now);
         if (followed(p, own)) {
-            quire__learner_use(&p->learner, stamp_of(p, path[i]), kind, now);
+            quire__learner_use(p->learner, stamp_of(p, path[i]), kind, now);
             samples++;
         }
     }
     p->count += count;
-    quire__learner_path(&p->learner, samples);
+    quire__learner_path(p->learner, samples);
     for (uint32_t i = count > 2 ? count - 2 : 0; whole && i < count; i++)
         p->entries[path[i]].marked = 1;
     if (p->tree.children(p->tree.self, path[count - 1]) == 0)
@@ -414,14 +445,14 @@ static void learned_insert(void *state, const uint32_t *path, uint32_t count, co
 static void learned_insert_below(void *state, uint32_t node, uint32_t above, const quire_policy_use *use)
 {
     learned *p = state;
-    entry *own = &p->entries[node];
+    const uint32_t now = clock_of(use);
     if (p->entries[above].listed)
         unlist(p, above);
-    p->ticked = clock_of(use);
-    const uint8_t features[QUIRE__LEARNER_FEATURES] = {0};
-    *own = used_entry((entry){0}, quire__learner_kind(&p->learner, features), p->ticked);
+    if (p->ticked != now)
+        age(p, now);
+    p->entries[node] = p->above ? described(p, node, now) : used_entry((entry){0}, 0, now);
     p->count++;
-    list(p, node, 0);
+    list(p, node, quire__learner_bin(age_of(p, node)));
 }
 
 static void learned_take(void *state, const uint32_t *path, uint32_t count, uint64_t now)
@@ -533,7 +564,7 @@ static uint32_t name_with_parents(const learned *p, uint32_t node, uint32_t buck
             break;
         const entry *own = &p->entries[node];
         const uint32_t age = p->ticked - own->used;
-        if (bucket_of(quire__learner_worth(&p->learner, own->kind, quire__learner_bin(age), age)) > bucket)
+        if (bucket_of(quire__learner_worth(p->learner, own->kind, quire__learner_bin(age), age)) > bucket)
             break;
     }
     return count;
@@ -559,7 +590,7 @@ static int learned_worth_offload(void *state, uint32_t node, const quire_policy_
 {
     const learned *p = state;
     const entry *own = &p->entries[node];
-    return quire__worth_offload(&p->learner, own->kind, clock_of(use) - own->used, use->host_holds / 1000);
+    return quire__worth_offload(p->learner, own->kind, clock_of(use) - own->used, use->host_holds / 1000);
 }
 
 static uint32_t learned_count(const void *state)
@@ -585,9 +616,13 @@ static quire_status learned_open(void *state, const quire_policy_setup *setup)
         p->cells[i] = (cell){QUIRE__NONE, QUIRE__NONE, QUIRE__NONE, QUIRE__NONE, QUIRE__NONE};
     for (uint32_t i = 0; i < BUCKETS; i++)
         p->bucket[i] = QUIRE__NONE;
+    p->above = setup->above;
+    p->learner = p->above ? p->above->learner : &p->own;
+    if (p->above)
+        return QUIRE_OK;
     QUIRE__TRY(quire__memory_take(&p->allocator, (size_t)MARK_SETS * MARK_WAYS, sizeof(uint64_t), "marks", &memory));
     p->marks = memory;
-    QUIRE__TRY(quire__learner_open(&p->learner, &p->allocator));
+    QUIRE__TRY(quire__learner_open(&p->own, &p->allocator));
     p->growth = 3;
     return QUIRE_OK;
 }
@@ -595,7 +630,7 @@ static quire_status learned_open(void *state, const quire_policy_setup *setup)
 static void learned_close(void *state)
 {
     learned *p = state;
-    quire__learner_close(&p->learner, &p->allocator);
+    quire__learner_close(&p->own, &p->allocator);
     quire__memory_give(&p->allocator, p->marks);
     quire__memory_give(&p->allocator, p->cells);
     quire__memory_give(&p->allocator, p->entries);

@@ -19,10 +19,13 @@
  *
  * Below the low watermark the order is looked at from its cold end, and what is not on the host is offloaded, until free
  * and secured blocks reach the high one. So an eviction mostly finds a block that the host has, and as moves are planned
- * at the far end of what is secured, seldom one that a move has. Evictions use up what is secured and nothing else does,
+ * at the far end of what is secured, seldom one that a move has. Evictions use up what is secured and little else does,
  * so between two looks a subtraction says what is left. That is an estimate: a block may become colder than those looked
- * at. Whoever meets a victim that is on the device only lets it go, since a step must never wait for an offload, counts it
- * (offloads_missed), and the next look starts afresh.
+ * at, above all what a policy thinks little of when a sequence lets it go. If the host lacks the order's first, another goes
+ * in its place, of those that the last look named: the first that the host has, that nothing is below, and that nobody has
+ * used since (its slot's ticket is no later than the look). The order's first waits for the next look, as in an operating
+ * system pages that are clean go before dirty ones. Where none is left to go in its place it is let go, since a step must
+ * never wait for an offload, and counted (offloads_missed), and the next look starts afresh.
  *
  * Restores go first. While any is under way, offloads are planned only once half the low watermark is used up, and few at
  * a time: else a cache that restores all the time would lose what it evicts. The caller sees to it that no two batches are
@@ -37,6 +40,8 @@
 #include "base/status.h"
 #include "block/residency.h"
 #include "block/side.h"
+
+enum { PASSED = 64 }; /* secured blocks that cannot go yet, and are passed over */
 
 quire_status quire__offload_open(quire__book *book)
 {
@@ -210,6 +215,9 @@ static void secure(quire__book *book, uint32_t most, uint32_t left, quire__plan 
     outcome ended = PLANNED;
     book->secured = 0;
     book->secured_at = book->counters.evictions_device;
+    book->cold_count = count;
+    book->cold_next = 0;
+    book->cold_step = book->step;
     for (uint32_t i = 0; i < count && ended != NO_ROOM; i++) {
         ended = on_host(book, book->cold[i]) || !worth(book, book->cold[i])
                     ? PLANNED : offload_path(book, book->cold[i], &left, plan);
@@ -230,6 +238,35 @@ void quire__offload_ahead(quire__book *book, bool restoring, quire__plan *plan)
         book->secured_at == book->counters.evictions_device)
         return; /* all there is has been secured */
     secure(book, high - book->pool.free_count[QUIRE_TIER_DEVICE], left > 0 ? left : 1, plan);
+}
+
+/* Nobody has used it since the last look, nothing is below it, and the host has it for sure. `*later`: not yet. */
+static bool may_go(const quire__book *book, uint32_t node, bool *later)
+{
+    const quire__pool *pool = &book->pool;
+    const quire__node *record = &pool->nodes[node];
+    *later = false;
+    if (record->kind != QUIRE__KIND_SEALED || record->slot[QUIRE_TIER_DEVICE] == QUIRE__NONE || record->refs > 0 ||
+        !on_host(book, node) || pool->ticket[record->slot[QUIRE_TIER_DEVICE]] > book->cold_step)
+        return false;
+    *later = record->standing[QUIRE_TIER_DEVICE] != QUIRE__CACHED || record->state[QUIRE_TIER_HOST] != QUIRE__RESIDENT ||
+             pool->kin[node].children[QUIRE_TIER_DEVICE] > 0;
+    return !*later;
+}
+
+uint32_t quire__offload_victim(quire__book *book, uint32_t first)
+{
+    const quire__node *record = &book->pool.nodes[first];
+    bool later = true;
+    if (record->standing[QUIRE_TIER_DEVICE] == QUIRE__CACHED && (on_host(book, first) || !worth(book, first)))
+        return first;
+    for (uint32_t i = book->cold_next, tries = PASSED; i < book->cold_count && tries > 0; i++, tries--) {
+        bool found = may_go(book, book->cold[i], &later);
+        book->cold_next += i == book->cold_next && !later;
+        if (found)
+            return book->cold[i];
+    }
+    return first;
 }
 
 void quire__offload_missed(quire__book *book, uint32_t node)
@@ -253,6 +290,9 @@ quire_status quire__offload_check(const quire__book *book)
     if (book->secured > (ahead ? config->offload_high : 0) || book->looked_at > book->pool.total[QUIRE_TIER_DEVICE])
         return quire__fail(QUIRE_ECORRUPT, "%u blocks are said to be secured, of %u in the order; at most %u are", book->secured,
                            book->looked_at, ahead ? config->offload_high : 0);
+    if (book->cold_next > book->cold_count || book->cold_count > (ahead ? config->offload_high : 0) || book->cold_step > book->step)
+        return quire__fail(QUIRE_ECORRUPT, "%u of %u blocks that the look after step %llu named are done with", book->cold_next,
+                           book->cold_count, (unsigned long long)book->cold_step);
     if (book->secured_at > book->counters.evictions_device)
         return quire__fail(QUIRE_ECORRUPT, "the last look was after %llu evictions, there have been %llu",
                            (unsigned long long)book->secured_at, (unsigned long long)book->counters.evictions_device);

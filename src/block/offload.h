@@ -12,6 +12,8 @@ void quire__offload_close(quire__book *book);
 void quire__offload_chain(quire__book *book, quire__chain *chain, uint32_t most, quire__plan *plan);
 /* Write-back: plans the offload of what eviction will come to next. */
 void quire__offload_ahead(quire__book *book, bool restoring, quire__plan *plan);
+/* Write-back: who goes in place of the order's first when the host lacks that one: one that was secured, else the first. */
+uint32_t quire__offload_victim(quire__book *book, uint32_t first);
 /* Write-back: a block leaves the device, and the host does not have it. */
 void quire__offload_missed(quire__book *book, uint32_t node);
 

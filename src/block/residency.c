@@ -248,6 +248,8 @@ bool quire__residency_make_room(quire__book *book, uint32_t count)
 {
     while (book->pool.free_count[QUIRE_TIER_DEVICE] < count) {
         uint32_t victim = quire__evict_victim(&book->evict[QUIRE_TIER_DEVICE]);
+        if (victim != QUIRE__NONE && quire__offload_is_ahead(book))
+            victim = quire__offload_victim(book, victim);
         if (victim == QUIRE__NONE || book->pool.nodes[victim].standing[QUIRE_TIER_DEVICE] != QUIRE__CACHED)
             return false;
         book->counters.evictions_device++;

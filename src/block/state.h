@@ -66,6 +66,8 @@ struct quire__book {
     uint32_t *scratch;    /* [nodes]: book_check's own */
 
     uint32_t *cold, *path; /* offload.c's own: [offload_high], [max_blocks] */
+    uint32_t cold_count, cold_next; /* blocks of `cold` that the last look named, and which of them goes next */
+    uint64_t cold_step;    /* the last step that had begun then */
     uint32_t secured;      /* blocks at the cold end of the device's order that may go, as of the last look */
     uint32_t looked_at;    /* blocks in the order, when all of them were found secured; else 0 */
     uint64_t secured_at;   /* evictions_device then */

@@ -245,11 +245,44 @@ static void lose(naive_book *book, int b, int tier)
     }
 }
 
+static bool has_child_on_device(const naive_book *book, int b)
+{
+    for (int child = 0; child < NAIVE_BLOCKS; child++)
+        if (book->block[child].kind == NAIVE_SEALED && book->block[child].parent == b &&
+            book->block[child].place[DEVICE] != NAIVE_NOWHERE)
+            return true;
+    return false;
+}
+
+/* Write-back: in place of the first of the order, if the host lacks that, the first that the last look secured. Those that
+ * were used since are passed over for good, up to 64 that cannot go yet for now. */
+static int secured_victim(naive_book *book, int first)
+{
+    const naive_block *block = &book->block[first];
+    if (block->place[DEVICE] == NAIVE_RESIDENT && !in_flight(book, first, DEVICE) && block->place[HOST] != NAIVE_NOWHERE)
+        return first;
+    for (int i = book->cold_next, tries = 64; i < book->colds && tries > 0; i++, tries--) {
+        int b = book->cold[i];
+        block = &book->block[b];
+        bool used = block->kind != NAIVE_SEALED || block->place[DEVICE] == NAIVE_NOWHERE || naive_refs(book, b) > 0 ||
+                    block->place[HOST] == NAIVE_NOWHERE || block->let_go > book->cold_step;
+        bool later = !used && (block->place[DEVICE] != NAIVE_RESIDENT || in_flight(book, b, DEVICE) ||
+                               block->place[HOST] != NAIVE_RESIDENT || has_child_on_device(book, b));
+        if (i == book->cold_next && !later)
+            book->cold_next++;
+        if (!used && !later)
+            return b;
+    }
+    return first;
+}
+
 static bool evict(naive_book *book, int tier, int spare)
 {
     if (book->ordered[tier] == 0)
         return false;
     int b = book->order[tier][0];
+    if (tier == DEVICE && book->config.offload >= QUIRE_OFFLOAD_WRITE_BACK)
+        b = secured_victim(book, b);
     if (b == spare || book->block[b].place[tier] != NAIVE_RESIDENT || in_flight(book, b, tier))
         return false;
     if (tier == DEVICE)
@@ -276,6 +309,7 @@ static void let_go(naive_book *book, int b)
     if (naive_refs(book, b) > 0)
         return;
     if (block->kind == NAIVE_SEALED) {
+        block->let_go = book->step;
         enter_order(book, DEVICE, b, book->ordered[DEVICE]);
         return;
     }
@@ -705,6 +739,10 @@ void naive_offload_ahead(naive_book *book, bool restoring)
     left = left > 0 ? left : 1;
     book->secured = 0;
     book->secured_at = book->stats.evictions_device;
+    book->cold_step = book->step;
+    book->cold_next = 0;
+    book->colds = (int)(most < in_order ? most : in_order);
+    memcpy(book->cold, book->order[DEVICE], sizeof(*book->cold) * (size_t)book->colds);
     for (; seen < most && seen < in_order && ended != NO_ROOM; seen++) {
         ended = offload_path(book, book->order[DEVICE][seen], &left);
         book->secured += ended == PLANNED;

@@ -32,6 +32,7 @@ typedef struct naive_block {
     naive_place place[2];
     uint32_t slot[2]; /* as the caller learned it */
     uint64_t born;    /* when it was sealed */
+    uint64_t let_go;  /* the step then */
     quire_block handle;
 } naive_block;
 
@@ -76,6 +77,9 @@ typedef struct naive_book {
     int idles;
     quire_stats stats;
     uint64_t secured, secured_at, looked_at; /* of write-back: blocks found ready to go, and when */
+    int cold[NAIVE_BLOCKS], colds, cold_next; /* what the last look named, and which of them goes next */
+    uint64_t cold_step;                       /* and the step then */
+    uint64_t step;                            /* the last that began, as the caller says */
 } naive_book;
 
 void naive_open(naive_book *book, const quire__book_config *config);

@@ -1,0 +1,76 @@
+/* Write-back: what is offloaded ahead of eviction, and what goes then. */
+#include "support/served.h"
+
+/* Blocks that a call plans to offload with so many free ones left in an arena of 40, the low watermark being 16. */
+static uint32_t planned_with_free(uint32_t unused, bool restoring)
+{
+    desk d;
+    quire__book_config config = config_of("lru", 40, 100);
+    config.offload = QUIRE_OFFLOAD_WRITE_BACK;
+    config.offload_low = 16;
+    config.offload_high = 20;
+    open_desk(&d, &config);
+    for (uint32_t i = 0, left = 40 - unused; left > 0; i++) {
+        uint32_t seq = open_seq(&d, 0), count = left < 12 ? left : 12;
+        add(&d, seq, document((int32_t)i), count);
+        quire__book_seq_close(d.book, seq);
+        left -= count;
+    }
+    assert_int_equal(d.plan.count, 0);
+    quire__book_offload_ahead(d.book, restoring, &d.plan);
+    uint32_t planned = d.plan.count;
+    answer(&d, true);
+    close_desk(&d);
+    return planned;
+}
+
+static void offloads_wait_for_restores_until_half_the_low_watermark_is_used_up(void **state)
+{
+    (void)state;
+    assert_int_equal(planned_with_free(16, false), 0); /* enough is free */
+    assert_int_equal(planned_with_free(15, false), 12); /* five are wanted, and whole paths are taken, parents first */
+    assert_int_equal(planned_with_free(8, true), 0);
+    assert_int_equal(planned_with_free(7, true), 2); /* an eighth of the low watermark */
+    assert_int_equal(planned_with_free(7, false), 16);
+}
+
+/* What a close leaves at the cold end after the last look waits there until the host has it: what is secured goes first. */
+static void what_is_secured_goes_before_what_has_come_to_the_cold_end_since(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = config_of("priority", 40, 100);
+    config.offload = QUIRE_OFFLOAD_WRITE_BACK;
+    config.offload_low = 16;
+    config.offload_high = 20;
+    open_desk(&d, &config);
+    quire_hint last = {.size = sizeof(last), .flags = QUIRE_HINT_NO_REUSE};
+    for (int32_t i = 0; i < 3; i++)
+        ask(&d, (uint64_t)i, document(i), 9);
+    uint32_t seq = open_seq(&d, 0);
+    add(&d, seq, document(3), 9);
+    for (int look = 0; look < 3; look++) {
+        quire__book_offload_ahead(d.book, false, &d.plan);
+        answer(&d, true);
+    }
+    quire__book_seq_hint(d.book, seq, &last);
+    quire__book_seq_close(d.book, seq); /* the first victims by the policy, and the host lacks them */
+    seq = open_seq(&d, 0);
+    add(&d, seq, document(4), 12);
+    quire__book_seq_close(d.book, seq);
+    quire_stats stats = stats_of(&d);
+    assert_int_equal(stats.evictions_device, 8);
+    assert_int_equal(stats.offloads_missed, 0);
+    for (int32_t i = 0; i < 4; i++)
+        assert_int_equal(cached(&d, 0, i), 9);
+    close_desk(&d);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(offloads_wait_for_restores_until_half_the_low_watermark_is_used_up),
+        cmocka_unit_test(what_is_secured_goes_before_what_has_come_to_the_cold_end_since),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
