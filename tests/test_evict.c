@@ -61,10 +61,16 @@ static int grove_waiting(const void *self, uint32_t node)
     return ((const grove *)self)->in[node];
 }
 
+static uint32_t grove_heir(const void *self, uint32_t node)
+{
+    uint32_t parent = grove_parent(self, node);
+    return parent != QUIRE__NONE && grove_waiting(self, parent) && grove_children(self, parent) == 1 ? parent : QUIRE__NONE;
+}
+
 static quire_policy_setup setup_of(const grove *trees)
 {
     return (quire_policy_setup){.blocks = NODES, .slots = NODES, .block_tokens = 16,
-        .tree = {trees, grove_parent, grove_children, grove_stamp, grove_busy, grove_waiting}};
+        .tree = {trees, grove_parent, grove_children, grove_stamp, grove_busy, grove_waiting, grove_heir}};
 }
 
 static quire__evict open_policy(const char *name, grove *trees)

@@ -516,7 +516,11 @@ static uint32_t stack_victim(void *state) /* the newest leaf */
         waiting += s->tree.waiting(s->tree.self, block) != 0;
     assert_int_equal(waiting, s->count); /* the tree knows as well what the order holds */
     for (uint32_t at = s->count; at-- > 0;) {
+        const uint32_t parent = s->tree.parent(s->tree.self, s->block[at]);
         assert_true(s->tree.waiting(s->tree.self, s->block[at]));
+        assert_int_equal(s->tree.heir(s->tree.self, s->block[at]),
+                         parent != QUIRE_NO_BLOCK && s->tree.waiting(s->tree.self, parent) &&
+                                 s->tree.children(s->tree.self, parent) == 1 ? parent : QUIRE_NO_BLOCK);
         if (s->tree.children(s->tree.self, s->block[at]) == 0)
             return s->block[at];
     }

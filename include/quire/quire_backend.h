@@ -10,7 +10,7 @@
  * THE LEAF RULE  A block must not go while the tier holds a block below it in the prefix tree, for that one could never
  *          be found again. So `victim` names only blocks whose tree->children() is 0. Blocks arrive a path at a time,
  *          and what is below a path's last block is in the order already: keep lists of the blocks without children,
- *          add the parent of a dropped block when children(parent) is 1 during the drop, and the rule holds by itself.
+ *          add tree->heir() of a dropped block, and the rule holds by itself.
  *
  * RULES    Deterministic: time is given, randomness is not to be used. All memory is taken in open. No call back into the
  *          cache. Called under the cache's own rules for threads, one at a time per state.
@@ -36,6 +36,8 @@ typedef struct quire_policy_tree {
     int (*waiting)(const void *self, uint32_t block);       /* 1: it is in the order, that is in the tier and, on the device,
                                                              * used by nobody. So a policy need not mark every block of a
                                                              * path that is taken, only those it has in a list */
+    uint32_t (*heir)(const void *self, uint32_t block);     /* its parent, if that is in the order and becomes a leaf when
+                                                             * the block goes; else QUIRE_NO_BLOCK */
 } quire_policy_tree;
 
 typedef struct quire_policy_setup {

@@ -55,7 +55,6 @@ enum {
     LOOKED_AT = 256, /* cells, for each request */
     MOST_USES = 8,
     MOST_LEVEL = 15,
-    AHEAD = 8, /* entries of a path fetched before they are needed */
     PASSED = 64,     /* younger blocks that one passes on its way into a list */
     MOVED = 16       /* blocks of a cell that move on when it is looked at */
 };
@@ -63,7 +62,6 @@ enum {
 enum { ENDED, PLACE, GROWTH, USES, GAP }; /* the features, in the order of the learner's tree */
 
 typedef struct entry {
-    uint32_t older, newer;
     uint32_t used; /* ms */
     uint32_t kind : 10, bin : 6;
     uint32_t uses : 4;
@@ -74,7 +72,12 @@ typedef struct entry {
 } entry;
 
 _Static_assert(QUIRE__LEARNER_KINDS <= 1 << 10 && QUIRE__LEARNER_BINS <= 1 << 6, "fit an entry");
-_Static_assert(sizeof(entry) == 16, "four to a cache line");
+_Static_assert(sizeof(entry) == sizeof(uint64_t), "an entry is read and written as a word");
+
+/* Of a leaf in its list. Apart from the entries: these are written block by block when a path is let go, and links are not. */
+typedef struct link {
+    uint32_t older, newer;
+} link;
 
 /* Leaves of a kind and a bin of age. */
 typedef struct cell {
@@ -87,6 +90,7 @@ typedef struct learned {
     quire__allocator allocator;
     quire_policy_tree tree;
     entry *entries;
+    link *links; /* of the same blocks */
     cell *cells;
     uint64_t *marks; /* [MARK_SETS][MARK_WAYS]: key, time, and a 1; the newest first */
     uint32_t bucket[BUCKETS]; /* its first cell */
@@ -94,6 +98,7 @@ typedef struct learned {
     uint64_t lively[CELL_WORDS]; /* cells with a leaf */
     uint32_t looked; /* the word of `lively` to look at next */
     uint32_t blocks, count, ticked;
+    uint32_t lowest; /* the first cell of the lowest bucket, or QUIRE__NONE: it has to be looked for */
     float growth; /* log2 of what sequences grow by, on average */
     const struct learned *above; /* of the tier above, or NULL; then it is the one that learns */
     quire__learner *learner;     /* of the uppermost tier */
@@ -114,6 +119,7 @@ static uint32_t bucket_of(float worth)
 static void leave_bucket(learned *p, uint32_t at)
 {
     cell *own = &p->cells[at];
+    p->lowest = QUIRE__NONE;
     if (own->before == QUIRE__NONE)
         p->bucket[own->bucket] = own->after;
     else
@@ -131,6 +137,7 @@ static void leave_bucket(learned *p, uint32_t at)
 static void join_bucket(learned *p, uint32_t at, uint32_t bucket)
 {
     cell *own = &p->cells[at];
+    p->lowest = QUIRE__NONE;
     own->bucket = bucket;
     own->before = QUIRE__NONE;
     own->after = p->bucket[bucket];
@@ -144,12 +151,6 @@ static void join_bucket(learned *p, uint32_t at, uint32_t bucket)
 static uint32_t age_of(const learned *p, uint32_t node)
 {
     return p->ticked - p->entries[node].used;
-}
-
-/* In the order, and a leaf there once its last child has gone. */
-static bool only_child(const learned *p, uint32_t parent)
-{
-    return p->tree.waiting(p->tree.self, parent) && p->tree.children(p->tree.self, parent) == 1;
 }
 
 /* Whether blocks of the cell are worth more the older they are. */
@@ -181,31 +182,32 @@ static void place_cell(learned *p, uint32_t at)
 static void list(learned *p, uint32_t node, uint32_t bin)
 {
     entry *own = &p->entries[node];
+    link *links = p->links, *place = &links[node];
     const uint32_t at = own->kind * (uint32_t)BINS + bin;
     cell *cell = &p->cells[at];
     QUIRE__ASSERT(own->listed == 0);
     own->bin = bin & 63;
     own->listed = 1;
     if (cell->oldest == QUIRE__NONE) {
-        own->older = own->newer = QUIRE__NONE;
+        place->older = place->newer = QUIRE__NONE;
         cell->oldest = cell->newest = node;
         p->lively[at / 64] |= UINT64_C(1) << at % 64;
     } else if ((int32_t)(own->used - p->entries[cell->oldest].used) <= 0) {
-        own->older = QUIRE__NONE;
-        own->newer = cell->oldest;
-        p->entries[cell->oldest].older = node;
+        place->older = QUIRE__NONE;
+        place->newer = cell->oldest;
+        links[cell->oldest].older = node;
         cell->oldest = node;
     } else {
         uint32_t older = cell->newest;
         for (uint32_t i = 0; i < PASSED && (int32_t)(own->used - p->entries[older].used) < 0; i++)
-            older = p->entries[older].older;
-        own->older = older;
-        own->newer = p->entries[older].newer;
-        p->entries[older].newer = node;
-        if (own->newer == QUIRE__NONE)
+            older = links[older].older;
+        place->older = older;
+        place->newer = links[older].newer;
+        links[older].newer = node;
+        if (place->newer == QUIRE__NONE)
             cell->newest = node;
         else
-            p->entries[own->newer].older = node;
+            links[place->newer].older = node;
     }
     if (node == (rising(p, at) ? cell->newest : cell->oldest))
         place_cell(p, at);
@@ -214,20 +216,21 @@ static void list(learned *p, uint32_t node, uint32_t bin)
 static void unlist(learned *p, uint32_t node)
 {
     entry *own = &p->entries[node];
+    const link place = p->links[node];
     const uint32_t at = own->kind * (uint32_t)BINS + own->bin;
     cell *cell = &p->cells[at];
     own->listed = 0;
-    if (own->older == QUIRE__NONE)
-        cell->oldest = own->newer;
+    if (place.older == QUIRE__NONE)
+        cell->oldest = place.newer;
     else
-        p->entries[own->older].newer = own->newer;
-    if (own->newer == QUIRE__NONE)
-        cell->newest = own->older;
+        p->links[place.older].newer = place.newer;
+    if (place.newer == QUIRE__NONE)
+        cell->newest = place.older;
     else
-        p->entries[own->newer].older = own->older;
+        p->links[place.newer].older = place.older;
     if (cell->oldest == QUIRE__NONE)
         p->lively[at / 64] &= ~(UINT64_C(1) << at % 64);
-    if (own->older == QUIRE__NONE || own->newer == QUIRE__NONE)
+    if (place.older == QUIRE__NONE || place.newer == QUIRE__NONE)
         place_cell(p, at);
 }
 
@@ -347,6 +350,13 @@ static entry used_entry(entry own, uint32_t kind, uint32_t now)
     return own;
 }
 
+static uint64_t word_of(entry own)
+{
+    uint64_t word;
+    memcpy(&word, &own, sizeof(word));
+    return word;
+}
+
 static bool followed(const learned *p, entry own)
 {
     return own.level > p->learner->shift;
@@ -369,6 +379,34 @@ static void know(learned *p, const uint32_t *path, uint32_t count)
         }
         own->uses = below & 15;
     }
+}
+
+/* Blocks of the path from `from` on, up to `most`, that are known as path[from] is have been used, and are of that kind now.
+ * Returns the first that is not. */
+static uint32_t use_alike(learned *p, const uint32_t *path, uint32_t from, uint32_t most, uint32_t kind, uint32_t used,
+                          uint32_t now, uint32_t *samples)
+{
+    entry *entries = p->entries; /* in locals: the stores below could be to anything, as the compiler sees it */
+    uint32_t shift = p->learner->shift;
+    entry next = used_entry(entries[path[from]], kind, used);
+    next.level = next.marked = 0;
+    const uint64_t alike = word_of((entry){.found = 1, .uses = 15}), kept = word_of((entry){.level = 15, .marked = 1});
+    const uint64_t key = word_of(entries[path[from]]) & alike, written = word_of(next);
+    uint32_t i = from;
+    for (; i < most; i++) {
+        entry own = entries[path[i]];
+        const uint64_t word = word_of(own);
+        if ((word & alike) != key)
+            break;
+        const uint64_t after = (word & kept) | written;
+        memcpy(&entries[path[i]], &after, sizeof(after));
+        if (own.level > shift) { /* followed */
+            quire__learner_use(p->learner, stamp_of(p, path[i]), kind, now);
+            shift = p->learner->shift;
+            ++*samples;
+        }
+    }
+    return i;
 }
 
 /* ---- the policy ---------------------------------------------------------------------------------------------- */
@@ -416,23 +454,17 @@ static void learned_insert(void *state, const uint32_t *path, uint32_t count, co
         [ENDED] = use->hints & QUIRE_HINT_TURN_ENDED ? 1 : 0,
         [GROWTH] = (uint8_t)(whole ? growth_class(p, count - end) : 0),
         [GAP] = (uint8_t)(end ? 1 + gap_class(now - last_used) : 0)};
-    uint32_t samples = 0, kind = 0, before = UINT32_MAX;
-    for (uint32_t i = 0; i < count; i++) {
-        if (i + AHEAD < count)
-            __builtin_prefetch(&p->entries[path[i + AHEAD]], 1);
-        entry own = p->entries[path[i]];
-        const uint32_t hit = own.found || above + i < use->matched, place = whole && i + 1 == count ? 2 : hit;
-        if ((place << 4 | own.uses) != before) {
-            before = place << 4 | own.uses;
-            features[PLACE] = (uint8_t)place;
-            features[USES] = (uint8_t)uses_class(own.uses);
-            kind = quire__learner_kind(p->learner, features);
-        }
-        p->entries[path[i]] = used_entry(own, kind, useless && !hit ? now - quire__learner_edge(BINS - 1) : now);
-        if (followed(p, own)) {
-            quire__learner_use(p->learner, stamp_of(p, path[i]), kind, now);
-            samples++;
-        }
+    const uint32_t matched = use->matched > above ? use->matched - above : 0;
+    uint32_t samples = 0;
+    for (uint32_t i = 0; i < count;) {
+        const entry own = p->entries[path[i]];
+        const bool last = whole && i + 1 == count, hit = own.found || i < matched;
+        features[PLACE] = last ? 2 : hit;
+        features[USES] = (uint8_t)uses_class(own.uses);
+        const uint32_t kind = quire__learner_kind(p->learner, features);
+        const uint32_t used = useless && !hit ? now - quire__learner_edge(BINS - 1) : now;
+        const uint32_t most = !own.found && i < matched && matched < count - whole ? matched : last ? count : count - whole;
+        i = use_alike(p, path, i, most, kind, used, now, &samples);
     }
     p->count += count;
     quire__learner_path(p->learner, samples);
@@ -471,20 +503,20 @@ static void learned_take(void *state, const uint32_t *path, uint32_t count, uint
 /* A parent of the same kind and age takes its child's place in the list: what the cell is worth does not change. */
 static void inherit(learned *p, uint32_t parent, uint32_t node)
 {
-    entry *own = &p->entries[parent], *child = &p->entries[node];
-    cell *cell = &p->cells[own->kind * (uint32_t)BINS + child->bin];
-    own->older = child->older;
-    own->newer = child->newer;
-    own->bin = child->bin;
-    own->listed = 1;
-    if (own->older == QUIRE__NONE)
+    entry own = p->entries[parent]; /* written whole: a part that is read with its neighbours at once would be waited for */
+    const link place = p->links[parent] = p->links[node];
+    own.bin = p->entries[node].bin;
+    own.listed = 1;
+    p->entries[parent] = own;
+    cell *cell = &p->cells[own.kind * (uint32_t)BINS + own.bin];
+    if (place.older == QUIRE__NONE)
         cell->oldest = parent;
     else
-        p->entries[own->older].newer = parent;
-    if (own->newer == QUIRE__NONE)
+        p->links[place.older].newer = parent;
+    if (place.newer == QUIRE__NONE)
         cell->newest = parent;
     else
-        p->entries[own->newer].older = parent;
+        p->links[place.newer].older = parent;
 }
 
 static void learned_drop(void *state, uint32_t node)
@@ -492,21 +524,18 @@ static void learned_drop(void *state, uint32_t node)
     learned *p = state;
     entry *own = &p->entries[node];
     QUIRE__ASSERT(p->tree.waiting(p->tree.self, node));
-    uint32_t parent = p->tree.parent(p->tree.self, node);
-    if (parent != QUIRE_NO_BLOCK && !only_child(p, parent))
-        parent = QUIRE_NO_BLOCK; /* it does not become a leaf */
-    if (own->listed && parent != QUIRE_NO_BLOCK && p->entries[parent].kind == own->kind &&
-        p->entries[parent].used == own->used) {
+    uint32_t parent = p->tree.heir(p->tree.self, node);
+    bool inherits = own->listed && parent != QUIRE_NO_BLOCK && p->entries[parent].kind == own->kind &&
+                    p->entries[parent].used == own->used;
+    if (inherits)
         inherit(p, parent, node);
-        parent = QUIRE_NO_BLOCK;
-    } else if (own->listed) {
+    else if (own->listed)
         unlist(p, node);
-    }
     if (own->marked)
         keep_mark(p, stamp_of(p, node), own->used);
     *own = (entry){0};
     p->count--;
-    if (parent != QUIRE_NO_BLOCK)
+    if (parent != QUIRE_NO_BLOCK && !inherits)
         list(p, parent, quire__learner_bin(age_of(p, parent)));
 }
 
@@ -533,15 +562,24 @@ static uint32_t next_bucket(const learned *p, uint32_t bucket)
     return word * 64 + (uint32_t)__builtin_ctzll(p->filled[word]);
 }
 
+/* Who goes first of a cell. */
+static uint32_t first_of(const learned *p, uint32_t at)
+{
+    return rising(p, at) ? p->cells[at].newest : p->cells[at].oldest;
+}
+
 static uint32_t learned_victim(void *state)
 {
     learned *p = state;
     uint32_t first = QUIRE_NO_BLOCK, tries = 0;
+    if (p->lowest != QUIRE__NONE && !p->tree.busy(p->tree.self, first_of(p, p->lowest)))
+        return first_of(p, p->lowest);
     for (uint32_t bucket = next_bucket(p, 0); bucket < BUCKETS; bucket = next_bucket(p, bucket + 1)) {
+        p->lowest = p->lowest == QUIRE__NONE ? p->bucket[bucket] : p->lowest;
         for (uint32_t at = p->bucket[bucket]; at != QUIRE__NONE; at = p->cells[at].after) {
             const bool upward = rising(p, at);
-            for (uint32_t node = upward ? p->cells[at].newest : p->cells[at].oldest; node != QUIRE__NONE;
-                 node = upward ? p->entries[node].older : p->entries[node].newer) {
+            for (uint32_t node = first_of(p, at); node != QUIRE__NONE;
+                 node = upward ? p->links[node].older : p->links[node].newer) {
                 if (!p->tree.busy(p->tree.self, node))
                     return node;
                 first = first == QUIRE_NO_BLOCK ? node : first;
@@ -559,8 +597,8 @@ static uint32_t name_with_parents(const learned *p, uint32_t node, uint32_t buck
     uint32_t count = 0;
     while (count < most) {
         nodes[count++] = node;
-        node = p->tree.parent(p->tree.self, node);
-        if (node == QUIRE_NO_BLOCK || !only_child(p, node))
+        node = p->tree.heir(p->tree.self, node);
+        if (node == QUIRE_NO_BLOCK)
             break;
         const entry *own = &p->entries[node];
         const uint32_t age = p->ticked - own->used;
@@ -579,7 +617,7 @@ static uint32_t learned_coldest(void *state, uint32_t *nodes, uint32_t most, uin
         for (uint32_t at = p->bucket[bucket]; at != QUIRE__NONE && count < most; at = p->cells[at].after) {
             const bool upward = rising(p, at);
             for (uint32_t node = upward ? p->cells[at].newest : p->cells[at].oldest; node != QUIRE__NONE && count < most;
-                 node = upward ? p->entries[node].older : p->entries[node].newer)
+                 node = upward ? p->links[node].older : p->links[node].newer)
                 count += name_with_parents(p, node, bucket, nodes + count, most - count);
         }
     }
@@ -606,10 +644,13 @@ static quire_status learned_open(void *state, const quire_policy_setup *setup)
     p->allocator = (quire__allocator){setup->alloc, setup->free, setup->alloc_user};
     p->tree = setup->tree;
     p->blocks = setup->blocks;
+    p->lowest = QUIRE__NONE;
     if (setup->blocks == 0)
         return QUIRE_OK;
     QUIRE__TRY(quire__memory_take(&p->allocator, setup->blocks, sizeof(entry), "the eviction order", &memory));
     p->entries = memory;
+    QUIRE__TRY(quire__memory_take(&p->allocator, setup->blocks, sizeof(link), "the eviction order", &memory));
+    p->links = memory;
     QUIRE__TRY(quire__memory_take(&p->allocator, CELLS, sizeof(cell), "eviction lists", &memory));
     p->cells = memory;
     for (uint32_t i = 0; i < CELLS; i++)
@@ -633,6 +674,7 @@ static void learned_close(void *state)
     quire__learner_close(&p->own, &p->allocator);
     quire__memory_give(&p->allocator, p->marks);
     quire__memory_give(&p->allocator, p->cells);
+    quire__memory_give(&p->allocator, p->links);
     quire__memory_give(&p->allocator, p->entries);
 }
 
@@ -641,7 +683,7 @@ static void learned_each(const void *state, void (*fn)(void *arg, uint32_t node)
 {
     const learned *p = state;
     for (uint32_t at = 0; at < CELLS && p->cells; at++)
-        for (uint32_t node = p->cells[at].oldest; node != QUIRE__NONE; node = p->entries[node].newer)
+        for (uint32_t node = p->cells[at].oldest; node != QUIRE__NONE; node = p->links[node].newer)
             fn(arg, node);
     for (uint32_t node = 0; node < p->blocks; node++)
         if (p->tree.waiting(p->tree.self, node) && p->tree.children(p->tree.self, node) > 0)

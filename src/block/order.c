@@ -49,6 +49,21 @@ static int tree_host_waiting(const void *self, uint32_t node)
     return record->kind == QUIRE__KIND_SEALED && record->slot[QUIRE_TIER_HOST] != QUIRE__NONE;
 }
 
+static uint32_t tree_device_heir(const void *self, uint32_t node)
+{
+    const quire__pool *pool = &((const quire__book *)self)->pool;
+    uint32_t parent = pool->kin[node].parent; /* a tier is prefix-closed: the parent has a slot there too */
+    bool heir = parent != QUIRE__NONE && pool->kin[parent].children[QUIRE_TIER_DEVICE] == 1 && pool->nodes[parent].refs == 0;
+    return heir ? parent : QUIRE_NO_BLOCK;
+}
+
+static uint32_t tree_host_heir(const void *self, uint32_t node)
+{
+    const quire__pool *pool = &((const quire__book *)self)->pool;
+    uint32_t parent = pool->kin[node].parent;
+    return parent != QUIRE__NONE && pool->kin[parent].children[QUIRE_TIER_HOST] == 1 ? parent : QUIRE_NO_BLOCK;
+}
+
 quire_status quire__order_open(quire__book *book, quire_tier tier)
 {
     const quire__book_config *config = &book->config;
@@ -64,7 +79,8 @@ quire_status quire__order_open(quire__book *book, quire_tier tier)
                  .children = device ? tree_device_children : tree_host_children,
                  .stamp = tree_stamp,
                  .busy = device ? tree_device_busy : tree_host_busy,
-                 .waiting = device ? tree_device_waiting : tree_host_waiting},
+                 .waiting = device ? tree_device_waiting : tree_host_waiting,
+                 .heir = device ? tree_device_heir : tree_host_heir},
         .above = device ? NULL : book->evict[QUIRE_TIER_DEVICE].state,
     };
     return quire__evict_open(&book->evict[tier], &config->allocator, config->policy, config->custom_policy, &setup);
