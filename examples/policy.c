@@ -89,12 +89,11 @@ static void leaves_take(void *state, const uint32_t *path, uint32_t count, uint6
 static void leaves_drop(void *state, uint32_t block)
 {
     leaves *own = (leaves *)state;
-    const quire_policy_tree *tree = &own->tree;
-    uint32_t parent = tree->parent(tree->self, block);
+    uint32_t heir = own->tree.heir(own->tree.self, block);
     own->count--;
     cut(own, block);
-    if (parent != QUIRE_NO_BLOCK && tree->waiting(tree->self, parent) && tree->children(tree->self, parent) == 1)
-        add(own, parent);
+    if (heir != QUIRE_NO_BLOCK)
+        add(own, heir);
 }
 
 static uint32_t leaves_victim(void *state)
