@@ -571,9 +571,10 @@ static uint32_t first_of(const learned *p, uint32_t at)
 static uint32_t learned_victim(void *state)
 {
     learned *p = state;
-    uint32_t first = QUIRE_NO_BLOCK, tries = 0;
-    if (p->lowest != QUIRE__NONE && !p->tree.busy(p->tree.self, first_of(p, p->lowest)))
-        return first_of(p, p->lowest);
+    uint32_t first = p->lowest == QUIRE__NONE ? QUIRE_NO_BLOCK : first_of(p, p->lowest), tries = 0;
+    if (first != QUIRE_NO_BLOCK && !p->tree.busy(p->tree.self, first))
+        return first;
+    first = QUIRE_NO_BLOCK;
     for (uint32_t bucket = next_bucket(p, 0); bucket < BUCKETS; bucket = next_bucket(p, bucket + 1)) {
         p->lowest = p->lowest == QUIRE__NONE ? p->bucket[bucket] : p->lowest;
         for (uint32_t at = p->bucket[bucket]; at != QUIRE__NONE; at = p->cells[at].after) {
