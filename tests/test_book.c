@@ -584,6 +584,8 @@ static int plant(quire__book *book, int fault)
         quire__evict_remove(&book->evict[QUIRE_TIER_HOST], chain->nodes[1]);
         quire__evict_insert_path(&book->evict[QUIRE_TIER_HOST], &chain->nodes[1], 1);
         break;
+    case 23: pool->free_top[QUIRE_TIER_DEVICE] = root->slot[QUIRE_TIER_DEVICE]; break;
+    case 24: pool->owner[QUIRE_TIER_DEVICE][pool->free_top[QUIRE_TIER_DEVICE]] = QUIRE__NONE; break;
     default: return 0;
     }
     return fault;
@@ -606,7 +608,7 @@ static void the_check_sees_every_planted_fault(void **state)
         quire__plan_close(&d.plan, &quire__allocator_default);
         quire__book_close(d.book);
         if (!planted) {
-            assert_int_equal(fault, 23);
+            assert_int_equal(fault, 25);
             return;
         }
     }

@@ -88,6 +88,43 @@ static void a_slot_that_a_move_has_becomes_an_orphan_and_not_free(void **state)
     quire__pool_close(&pool, &quire__allocator_default);
 }
 
+/* Tickets are kept by their lowest bits. */
+static void a_ticket_is_exact_over_four_billion_steps_and_never_earlier_than_the_release(void **state)
+{
+    (void)state;
+    quire__pool pool;
+    open_pool(&pool);
+    const uint64_t now = (UINT64_C(7) << 32) + 5, released[] = {now, now - 1, now - 6, now - UINT32_MAX};
+    for (size_t i = 0; i < sizeof released / sizeof *released; i++) {
+        pool.ticket[3] = (uint32_t)released[i];
+        assert_int_equal(quire__pool_ticket(&pool, 3, now), released[i]);
+    }
+    pool.ticket[3] = (uint32_t)(now - UINT32_MAX - 10);
+    assert_in_range(quire__pool_ticket(&pool, 3, now), now - UINT32_MAX, now);
+    pool.ticket[3] = 0; /* never touched: as if by a step that has ended */
+    assert_int_equal(quire__pool_ticket(&pool, 3, 9), 0);
+    quire__pool_close(&pool, &quire__allocator_default);
+}
+
+static void free_slots_that_are_hidden_are_not_given_out_until_shown(void **state)
+{
+    (void)state;
+    quire__pool pool;
+    open_pool(&pool);
+    quire__pool_slots_hide(&pool, 1, 2);
+    assert_int_equal(pool.free_count[QUIRE_TIER_DEVICE], DEVICE_SLOTS - 2);
+    assert_int_equal(quire__pool_slot_take(&pool, QUIRE_TIER_DEVICE), 0);
+    assert_int_equal(quire__pool_slot_take(&pool, QUIRE_TIER_DEVICE), 3);
+    quire__pool_slots_show(&pool, 1, 2);
+    for (uint32_t slot = 1; slot < DEVICE_SLOTS; slot++)
+        if (slot != 3)
+            assert_int_equal(quire__pool_slot_take(&pool, QUIRE_TIER_DEVICE), slot);
+    assert_int_equal(quire__pool_slot_take(&pool, QUIRE_TIER_DEVICE), QUIRE__NONE);
+    quire__pool_slots_hide(&pool, 0, DEVICE_SLOTS); /* of none that is free */
+    assert_int_equal(pool.free_count[QUIRE_TIER_DEVICE], 0);
+    quire__pool_close(&pool, &quire__allocator_default);
+}
+
 static void a_handle_names_its_block_and_never_a_later_one(void **state)
 {
     (void)state;
@@ -205,6 +242,8 @@ int main(void)
         cmocka_unit_test(a_fresh_pool_gives_nodes_and_slots_in_ascending_order),
         cmocka_unit_test(what_is_given_back_tail_first_comes_again_in_ascending_order),
         cmocka_unit_test(a_slot_that_a_move_has_becomes_an_orphan_and_not_free),
+        cmocka_unit_test(a_ticket_is_exact_over_four_billion_steps_and_never_earlier_than_the_release),
+        cmocka_unit_test(free_slots_that_are_hidden_are_not_given_out_until_shown),
         cmocka_unit_test(a_handle_names_its_block_and_never_a_later_one),
         cmocka_unit_test(an_open_block_has_no_handle_yet),
         cmocka_unit_test(every_slot_counts_as_exactly_one_thing),

@@ -33,8 +33,9 @@ static quire_status check_config(const quire__book_config *config)
         return quire__fail(QUIRE_EINVAL, "block_tokens is 0: a block holds at least one token");
     if (config->device_slots == 0)
         return quire__fail(QUIRE_EINVAL, "device_slots is 0: the arena holds at least one block");
-    if (nodes > INT32_MAX) /* tables hold slots as int32_t */
-        return quire__fail(QUIRE_EINVAL, "%llu blocks in all tiers: at most %d", (unsigned long long)nodes, INT32_MAX);
+    if (nodes > QUIRE__MOST_SLOTS)
+        return quire__fail(QUIRE_EINVAL, "%llu blocks in all tiers: at most %u", (unsigned long long)nodes,
+                           QUIRE__MOST_SLOTS);
     if (config->section_slots > 0 && config->device_slots % config->section_slots != 0)
         return quire__fail(QUIRE_EINVAL, "device_slots is %u, no multiple of section_slots %u", config->device_slots,
                            config->section_slots);

@@ -36,13 +36,13 @@ static quire_status check_slots(const quire__book *book, quire_tier tier)
     uint32_t unowned = 0, orphans = 0, missing = 0;
     for (uint32_t slot = 0; slot < pool->total[tier]; slot++) {
         uint32_t owner = pool->owner[tier][slot];
-        unowned += owner == QUIRE__NONE;
+        unowned += quire__pool_unowned(owner);
         orphans += owner == QUIRE__ORPHAN;
         missing += owner == QUIRE__MISSING;
         if (owner < pool->node_count && pool->nodes[owner].slot[tier] != slot)
             return quire__fail(QUIRE_ECORRUPT, "%s slot %u belongs to node %u, which has slot %u", tier_names[tier],
                                slot, owner, pool->nodes[owner].slot[tier]);
-        if (owner >= pool->node_count && owner < QUIRE__MISSING)
+        if (owner >= pool->node_count && owner < QUIRE__MISSING && !quire__pool_unowned(owner))
             return quire__fail(QUIRE_ECORRUPT, "%s slot %u belongs to node %u of %u", tier_names[tier], slot, owner,
                                pool->node_count);
     }
@@ -54,12 +54,14 @@ static quire_status check_slots(const quire__book *book, quire_tier tier)
                            pool->missing[tier]);
 
     clear_scratch(book);
-    for (uint32_t i = 0; i < pool->free_count[tier]; i++) {
-        uint32_t slot = pool->free[tier][i];
-        if (slot >= pool->total[tier] || pool->owner[tier][slot] != QUIRE__NONE || book->scratch[slot]++)
+    uint32_t slot = pool->free_top[tier], listed = 0;
+    for (; slot != QUIRE__NONE; slot = quire__pool_below(pool->owner[tier][slot]), listed++)
+        if (slot >= pool->total[tier] || !quire__pool_unowned(pool->owner[tier][slot]) || book->scratch[slot]++)
             return quire__fail(QUIRE_ECORRUPT, "%s slot %u is in the free stack and not free, or twice",
                                tier_names[tier], slot);
-    }
+    if (listed != pool->free_count[tier])
+        return quire__fail(QUIRE_ECORRUPT, "%u %s slots are in the free stack of %u", listed, tier_names[tier],
+                           pool->free_count[tier]);
     return QUIRE_OK;
 }
 

@@ -124,7 +124,7 @@ static bool restore(quire__book *book, quire__chain *chain, uint32_t node, uint3
         .source = record->slot[QUIRE_TIER_HOST],
         .destination = slot,
         .node = node,
-        .ticket = book->holes & QUIRE__BOOK_HOLE_TICKET ? 0 : book->pool.ticket[slot],
+        .ticket = book->holes & QUIRE__BOOK_HOLE_TICKET ? 0 : quire__pool_ticket(&book->pool, slot, book->step),
     });
     chain->nodes[chain->blocks] = node;
     chain->table[chain->blocks] = (int32_t)slot;

@@ -170,7 +170,7 @@ static bool on_host(const quire__book *book, uint32_t node)
 static uint64_t last_step(const quire__book *book, uint32_t node)
 {
     const quire__node *record = &book->pool.nodes[node];
-    return record->refs > 0 ? book->step : book->pool.ticket[record->slot[QUIRE_TIER_DEVICE]];
+    return record->refs > 0 ? book->step : quire__pool_ticket(&book->pool, record->slot[QUIRE_TIER_DEVICE], book->step);
 }
 
 typedef enum outcome { PLANNED, NOT_NOW, NO_ROOM } outcome;

@@ -3,7 +3,7 @@
  *    nodes    [device_slots + host_slots] records of 24 bytes: what a match reads and writes
  *    kin      40 bytes more for each: the tree's links and what else a match does not look at
  *    tokens   in an array of their own, in the same order
- *    slots    per tier: who owns it, and a stack of the free ones
+ *    slots    per tier: who owns it; of the free ones, a stack that is linked through the same entries
  *
  *               node 7 ----slot[DEVICE]---> device slot 3 ---owner---> node 7
  *                      ----slot[HOST]-----> host slot 12  ---owner---> node 7
@@ -18,7 +18,7 @@
  *  4. standing[tier][s] counts the owned slots whose node stands as s, and free + standings + orphans + missing = total.
  *     Each node carries its own last accounted standing, so an update is O(1) and needs no history.
  *
- * Both stacks start ascending and are last in, first out, and blocks are released tail first: a new prompt mostly gets
+ * Nodes and free slots are stacks that start ascending, and blocks are released tail first: a new prompt mostly gets
  * consecutive nodes and slots again, so that a match reads nodes and tokens as two streams, which the prefetcher knows.
  * It is fast because of that, and right without it. Measured, 8,192 blocks of 16 tokens, hot: 85 us with one record of
  * 64 bytes, 64 us with nodes and kin apart, beside 40 us for memcmp of the tokens alone.
@@ -32,19 +32,21 @@
 
 _Static_assert(sizeof(quire__node) + sizeof(quire__kin) == 64, "a block's record takes 64 bytes beside its tokens");
 
+/* Slots [first, end) become free, and are given out ascending. */
+static void free_all(quire__pool *pool, quire_tier tier, uint32_t first, uint32_t end)
+{
+    for (uint32_t slot = end; slot-- > first;)
+        quire__pool_free(pool, tier, slot);
+}
+
 static quire_status open_tier(quire__pool *pool, const quire__allocator *allocator, quire_tier tier, uint32_t slots)
 {
-    void *owner = NULL, *stack = NULL;
+    void *owner = NULL;
     pool->total[tier] = slots;
-    pool->free_count[tier] = slots;
+    pool->free_top[tier] = QUIRE__NONE;
     QUIRE__TRY(quire__memory_take(allocator, slots, sizeof(uint32_t), "slot owners", &owner));
     pool->owner[tier] = owner;
-    QUIRE__TRY(quire__memory_take(allocator, slots, sizeof(uint32_t), "free slots", &stack));
-    pool->free[tier] = stack;
-    for (uint32_t i = 0; i < slots; i++) {
-        pool->owner[tier][i] = QUIRE__NONE;
-        pool->free[tier][i] = slots - 1 - i;
-    }
+    free_all(pool, tier, 0, slots);
     return QUIRE_OK;
 }
 
@@ -67,7 +69,7 @@ quire_status quire__pool_open(quire__pool *pool, const quire__allocator *allocat
     if (status != QUIRE_OK)
         goto cleanup;
     pool->tokens = tokens;
-    status = quire__memory_take(allocator, device_slots, sizeof(uint64_t), "slot tickets", &ticket);
+    status = quire__memory_take(allocator, device_slots, sizeof(uint32_t), "slot tickets", &ticket);
     if (status != QUIRE_OK)
         goto cleanup;
     pool->ticket = ticket;
@@ -94,10 +96,8 @@ cleanup:
 
 void quire__pool_close(quire__pool *pool, const quire__allocator *allocator)
 {
-    for (int tier = QUIRE__TIERS - 1; tier >= 0; tier--) {
-        quire__memory_give(allocator, pool->free[tier]);
+    for (int tier = QUIRE__TIERS - 1; tier >= 0; tier--)
         quire__memory_give(allocator, pool->owner[tier]);
-    }
     quire__memory_give(allocator, pool->ticket);
     quire__memory_give(allocator, pool->tokens);
     quire__memory_give(allocator, pool->kin);
@@ -119,12 +119,12 @@ void quire__pool_open_take(quire__pool *pool, uint32_t count, uint32_t *nodes, i
 {
     quire__node *records = pool->nodes; /* in locals: the stores below could be to anything, as the compiler sees it */
     uint32_t *owner = pool->owner[QUIRE_TIER_DEVICE], *standing = pool->standing[QUIRE_TIER_DEVICE];
-    const uint32_t *top = pool->free[QUIRE_TIER_DEVICE] + pool->free_count[QUIRE_TIER_DEVICE];
-    uint32_t node = pool->free_node;
+    uint32_t node = pool->free_node, top = pool->free_top[QUIRE_TIER_DEVICE];
     QUIRE__ASSERT(count <= pool->free_count[QUIRE_TIER_DEVICE]);
     for (uint32_t i = 0; i < count; i++) {
-        uint32_t slot = *--top, next = records[node].child;
-        QUIRE__ASSERT(node != QUIRE__NONE && owner[slot] == QUIRE__NONE);
+        uint32_t slot = top, next = records[node].child;
+        QUIRE__ASSERT(node != QUIRE__NONE && quire__pool_unowned(owner[slot]));
+        top = quire__pool_below(owner[slot]);
         records[node] = (quire__node){
             .child = QUIRE__NONE,
             .refs = 1,
@@ -139,6 +139,7 @@ void quire__pool_open_take(quire__pool *pool, uint32_t count, uint32_t *nodes, i
         node = next;
     }
     pool->free_node = node;
+    pool->free_top[QUIRE_TIER_DEVICE] = top;
     pool->free_count[QUIRE_TIER_DEVICE] -= count;
     standing[QUIRE__NOWHERE] -= count;
     standing[QUIRE__OPEN] += count;
@@ -176,9 +177,13 @@ uint32_t quire__pool_find(const quire__pool *pool, quire_block block)
 
 uint32_t quire__pool_slot_take(quire__pool *pool, quire_tier tier)
 {
-    if (pool->free_count[tier] == 0)
+    uint32_t slot = pool->free_top[tier];
+    if (slot == QUIRE__NONE)
         return QUIRE__NONE;
-    return pool->free[tier][--pool->free_count[tier]];
+    pool->free_top[tier] = quire__pool_below(pool->owner[tier][slot]);
+    pool->owner[tier][slot] = QUIRE__NONE;
+    pool->free_count[tier]--;
+    return slot;
 }
 
 void quire__pool_slot_give(quire__pool *pool, quire_tier tier, uint32_t slot)
@@ -187,8 +192,7 @@ void quire__pool_slot_give(quire__pool *pool, quire_tier tier, uint32_t slot)
     QUIRE__ASSERT(pool->free_count[tier] < pool->total[tier]);
     if (pool->owner[tier][slot] == QUIRE__ORPHAN)
         pool->orphans[tier]--;
-    pool->owner[tier][slot] = QUIRE__NONE;
-    pool->free[tier][pool->free_count[tier]++] = slot;
+    quire__pool_free(pool, tier, slot);
 }
 
 void quire__pool_attach(quire__pool *pool, uint32_t node, quire_tier tier, uint32_t slot, quire__residence state)
@@ -243,7 +247,7 @@ void quire__pool_slots_show(quire__pool *pool, uint32_t first, uint32_t count)
 {
     for (uint32_t slot = first + count; slot-- > first;)
         if (pool->owner[QUIRE_TIER_DEVICE][slot] == QUIRE__NONE)
-            pool->free[QUIRE_TIER_DEVICE][pool->free_count[QUIRE_TIER_DEVICE]++] = slot;
+            quire__pool_free(pool, QUIRE_TIER_DEVICE, slot);
 }
 
 void quire__pool_slots_add(quire__pool *pool, uint32_t first, uint32_t count)
@@ -258,11 +262,22 @@ void quire__pool_slots_add(quire__pool *pool, uint32_t first, uint32_t count)
 
 void quire__pool_slots_hide(quire__pool *pool, uint32_t first, uint32_t count)
 {
-    uint32_t *stack = pool->free[QUIRE_TIER_DEVICE], kept = 0;
-    for (uint32_t i = 0; i < pool->free_count[QUIRE_TIER_DEVICE]; i++)
-        if (stack[i] < first || stack[i] >= first + count)
-            stack[kept++] = stack[i];
-    pool->free_count[QUIRE_TIER_DEVICE] = kept;
+    uint32_t *owner = pool->owner[QUIRE_TIER_DEVICE], next = pool->free_top[QUIRE_TIER_DEVICE], last = QUIRE__NONE;
+    pool->free_top[QUIRE_TIER_DEVICE] = QUIRE__NONE;
+    while (next != QUIRE__NONE) {
+        uint32_t slot = next;
+        next = quire__pool_below(owner[slot]);
+        owner[slot] = QUIRE__NONE;
+        if (slot >= first && slot < first + count) {
+            pool->free_count[QUIRE_TIER_DEVICE]--;
+            continue;
+        }
+        if (last == QUIRE__NONE)
+            pool->free_top[QUIRE_TIER_DEVICE] = slot;
+        else
+            owner[last] = QUIRE__FREE | slot;
+        last = slot;
+    }
 }
 
 void quire__pool_slots_remove(quire__pool *pool, uint32_t first, uint32_t count)
@@ -289,28 +304,32 @@ void quire__pool_relocate(quire__pool *pool, uint32_t node, uint32_t slot)
 
 void quire__pool_host_limit(quire__pool *pool, uint32_t slots)
 {
-    uint32_t *stack = pool->free[QUIRE_TIER_HOST], total = pool->total[QUIRE_TIER_HOST];
+    uint32_t total = pool->total[QUIRE_TIER_HOST];
     QUIRE__ASSERT(slots <= total && pool->free_count[QUIRE_TIER_HOST] == total);
-    for (uint32_t i = 0; i < slots; i++)
-        stack[i] = slots - 1 - i;
     for (uint32_t slot = slots; slot < total; slot++)
         pool->owner[QUIRE_TIER_HOST][slot] = QUIRE__MISSING;
-    pool->free_count[QUIRE_TIER_HOST] = slots;
+    pool->free_top[QUIRE_TIER_HOST] = QUIRE__NONE;
+    pool->free_count[QUIRE_TIER_HOST] = 0;
+    free_all(pool, QUIRE_TIER_HOST, 0, slots);
     pool->missing[QUIRE_TIER_HOST] = total - slots;
 }
 
 void quire__pool_host_grow(quire__pool *pool, uint32_t slots)
 {
-    uint32_t *stack = pool->free[QUIRE_TIER_HOST], first = pool->total[QUIRE_TIER_HOST] - pool->missing[QUIRE_TIER_HOST];
+    uint32_t *owner = pool->owner[QUIRE_TIER_HOST], first = pool->total[QUIRE_TIER_HOST] - pool->missing[QUIRE_TIER_HOST];
     QUIRE__ASSERT(slots >= first && slots <= pool->total[QUIRE_TIER_HOST]);
-    uint32_t count = slots - first;
-    memmove(stack + count, stack, pool->free_count[QUIRE_TIER_HOST] * sizeof *stack);
-    for (uint32_t i = 0; i < count; i++) {
-        stack[i] = slots - 1 - i;
-        pool->owner[QUIRE_TIER_HOST][slots - 1 - i] = QUIRE__NONE;
-    }
-    pool->free_count[QUIRE_TIER_HOST] += count;
-    pool->missing[QUIRE_TIER_HOST] -= count;
+    if (slots == first)
+        return;
+    uint32_t top = pool->free_top[QUIRE_TIER_HOST], last = top;
+    pool->free_top[QUIRE_TIER_HOST] = QUIRE__NONE;
+    free_all(pool, QUIRE_TIER_HOST, first, slots);
+    pool->missing[QUIRE_TIER_HOST] -= slots - first;
+    if (top == QUIRE__NONE)
+        return;
+    while (owner[last] != QUIRE__NONE)
+        last = quire__pool_below(owner[last]);
+    owner[last] = QUIRE__FREE | first; /* which is on top of the new ones */
+    pool->free_top[QUIRE_TIER_HOST] = top;
 }
 
 bool quire__pool_in_flight(const quire__node *node, quire_tier tier)

@@ -69,18 +69,21 @@ typedef struct quire__pool {
     uint32_t block_tokens, node_count, free_node;
 
     uint32_t total[QUIRE__TIERS];
-    uint32_t *owner[QUIRE__TIERS]; /* of a slot: its node, QUIRE__NONE (free) or QUIRE__ORPHAN */
-    uint32_t *free[QUIRE__TIERS];  /* stack */
+    uint32_t *owner[QUIRE__TIERS]; /* of a slot: its node, or why it has none (below) */
+    uint32_t free_top[QUIRE__TIERS]; /* of the stack of free slots, which is linked through `owner`: quire__pool_free */
     uint32_t free_count[QUIRE__TIERS];
     uint32_t orphans[QUIRE__TIERS];
     uint32_t missing[QUIRE__TIERS]; /* slots without memory */
     uint32_t standing[QUIRE__TIERS][QUIRE__STANDINGS];
     uint64_t departures; /* rises when a node of the tree loses or changes a slot, or leaves it: what was read may be old */
-    uint64_t *ticket; /* of a device slot: the last step that may touch it, as of its release */
+    uint32_t *ticket; /* of a device slot: the last step that may touch it, as of its release; its lowest bits */
 } quire__pool;
 
 #define QUIRE__ORPHAN (UINT32_MAX - 1)  /* owner of a slot whose node is gone and whose move is still in flight */
 #define QUIRE__MISSING (UINT32_MAX - 2) /* owner of a slot that has no memory now (section.c), or not yet (the host's) */
+#define QUIRE__FREE (UINT32_C(1) << 31) /* owner of a free slot: this, and the free slot below it in the stack. QUIRE__NONE: the
+                                         * last one, or one that is in no stack and belongs to nobody */
+#define QUIRE__MOST_SLOTS ((uint32_t)INT32_MAX - 3) /* of both tiers: tables hold slots as int32_t, and the marks above differ */
 
 quire_status quire__pool_open(quire__pool *pool, const quire__allocator *allocator, uint32_t block_tokens,
                               uint32_t device_slots, uint32_t host_slots);
@@ -124,6 +127,34 @@ void quire__pool_host_limit(quire__pool *pool, uint32_t slots);
 /* The first `slots` host slots have memory now. The new ones are given out after those that are free already, as if they
  * had been there from the start. */
 void quire__pool_host_grow(quire__pool *pool, uint32_t slots);
+/* Whether nobody owns the slot whose owner entry that is. */
+static inline bool quire__pool_unowned(uint32_t owner)
+{
+    return owner == QUIRE__NONE || (owner >= QUIRE__FREE && owner < QUIRE__MISSING);
+}
+
+/* The slot below a free one in the stack, by its owner entry, or QUIRE__NONE. */
+static inline uint32_t quire__pool_below(uint32_t owner)
+{
+    return owner == QUIRE__NONE ? QUIRE__NONE : owner & ~QUIRE__FREE;
+}
+
+/* The slot belongs to nobody any more: onto the stack. */
+static inline void quire__pool_free(quire__pool *pool, quire_tier tier, uint32_t slot)
+{
+    uint32_t top = pool->free_top[tier];
+    pool->owner[tier][slot] = top == QUIRE__NONE ? QUIRE__NONE : QUIRE__FREE | top;
+    pool->free_top[tier] = slot;
+    pool->free_count[tier]++;
+}
+
+/* The last step that may touch the slot, as of its release; `now`: the last that began. Where that is 2^32 steps ago or more it
+ * is a later one, which has ended too. */
+static inline uint64_t quire__pool_ticket(const quire__pool *pool, uint32_t slot, uint64_t now)
+{
+    return now - (uint32_t)((uint32_t)now - pool->ticket[slot]);
+}
+
 /* Device slots that have memory. */
 static inline uint32_t quire__pool_present(const quire__pool *pool)
 {
@@ -153,8 +184,7 @@ static inline void quire__pool_cached_give(quire__pool *pool, uint32_t node)
 {
     quire__node *record = &pool->nodes[node];
     uint32_t slot = record->slot[QUIRE_TIER_DEVICE];
-    pool->owner[QUIRE_TIER_DEVICE][slot] = QUIRE__NONE;
-    pool->free[QUIRE_TIER_DEVICE][pool->free_count[QUIRE_TIER_DEVICE]++] = slot;
+    quire__pool_free(pool, QUIRE_TIER_DEVICE, slot);
     pool->standing[QUIRE_TIER_DEVICE][QUIRE__CACHED]--;
     pool->standing[QUIRE_TIER_DEVICE][QUIRE__NOWHERE]++;
     pool->departures++;

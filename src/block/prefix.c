@@ -61,7 +61,7 @@ quire_status quire__prefix_open(quire__prefix *prefix, const quire__allocator *a
     if (status != QUIRE_OK)
         goto cleanup;
     /* Half as many as nodes: mostly few nodes have a newer sibling, and if all had, a bucket would have two. */
-    status = open_buckets(allocator, pool->node_count / 2 + 1, "the prefix table", &prefix->buckets, &prefix->mask);
+    status = open_buckets(allocator, (pool->node_count + 1) / 2, "the prefix table", &prefix->buckets, &prefix->mask);
     if (status != QUIRE_OK)
         goto cleanup;
 

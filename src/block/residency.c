@@ -105,7 +105,7 @@ void quire__residency_hold_path(quire__book *book, const uint32_t *path, uint32_
 void quire__residency_discard(quire__book *book, uint32_t node)
 {
     quire__pool *pool = &book->pool;
-    pool->ticket[pool->nodes[node].slot[QUIRE_TIER_DEVICE]] = book->step;
+    pool->ticket[pool->nodes[node].slot[QUIRE_TIER_DEVICE]] = (uint32_t)book->step;
     quire__pool_detach(pool, node, QUIRE_TIER_DEVICE);
     if (book->side_count > 0)
         quire__side_forget(book, node);
@@ -119,7 +119,8 @@ static uint32_t let_go(quire__book *book, const uint32_t *path, uint32_t keep, u
 {
     quire__pool *pool = &book->pool;
     quire__node *nodes = pool->nodes;
-    uint64_t *ticket = pool->ticket, step = book->step;
+    uint32_t *ticket = pool->ticket;
+    const uint32_t step = (uint32_t)book->step;
     uint32_t first = count, used = 0;
     for (; first > keep; first--) {
         quire__node *record = &nodes[path[first - 1]];
@@ -430,7 +431,7 @@ static void complete_restore(quire__book *book, const quire__move *move, bool ok
     bool has_source = end_read(book, QUIRE_TIER_HOST, move->source, move->node);
     uint32_t owner = pool->owner[QUIRE_TIER_DEVICE][move->destination];
     if (owner == QUIRE__ORPHAN) {
-        pool->ticket[move->destination] = book->step; /* a step that ran ahead of the restore may read it still */
+        pool->ticket[move->destination] = (uint32_t)book->step; /* a step that ran ahead of the restore may read it still */
         quire__pool_slot_give(pool, QUIRE_TIER_DEVICE, move->destination);
         if (!ok && has_source) /* the block came to the device in another way; its host copy is not to be trusted */
             drop_host(book, move->node);

@@ -80,7 +80,7 @@ static uint32_t emptiest(const quire__book *book)
         if (!is_there(book, section))
             continue;
         for (uint32_t slot = first; slot < first + section_size(book); slot++)
-            blocks += owner[slot] != QUIRE__NONE;
+            blocks += !quire__pool_unowned(owner[slot]);
         if (blocks <= fewest) {
             fewest = blocks;
             best = section;
@@ -99,7 +99,7 @@ uint32_t quire__section_leave(quire__book *book, quire__plan *plan)
     (void)roomy;
     quire__pool_slots_hide(&book->pool, first, section_size(book));
     for (uint32_t slot = first; slot < first + section_size(book); slot++)
-        if (owner[slot] != QUIRE__NONE)
+        if (owner[slot] != QUIRE__NONE) /* else it was hidden: nobody has it */
             quire__plan_add(plan, (quire__move){.type = QUIRE__MOVE_COPY,
                                                 .source = slot,
                                                 .destination = quire__pool_slot_take(&book->pool, QUIRE_TIER_DEVICE),
@@ -118,7 +118,7 @@ void quire__section_left(quire__book *book, uint32_t section, const quire__plan 
             quire__pool_relocate(&book->pool, move->node, move->destination);
         else
             quire__pool_slot_give(&book->pool, QUIRE_TIER_DEVICE, move->destination);
-        book->pool.ticket[move->destination] = book->step;
+        book->pool.ticket[move->destination] = (uint32_t)book->step;
     }
     if (!ok) {
         quire__pool_slots_show(&book->pool, first, section_size(book));
