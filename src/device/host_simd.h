@@ -209,8 +209,18 @@ V_INLINE __m128i v_line(const unsigned char *from, int some)
                      : _mm_maskz_loadu_epi32((__mmask8)((1u << some) - 1), from);
 }
 
-/* `some`: words that there are. Lines of four are put in place as they are loaded, which any of the vector ports can do,
- * and only words within lines by shuffles. */
+/* Lines of 16 bytes of 16 rows, in place as they are loaded, to the columns: only words within lines are left to shuffle. */
+V_INLINE void v_columns_of_lines(const __m512i lines[4], vu words[4])
+{
+    const __m512i a = _mm512_unpacklo_epi32(lines[0], lines[1]), b = _mm512_unpackhi_epi32(lines[0], lines[1]);
+    const __m512i c = _mm512_unpacklo_epi32(lines[2], lines[3]), d = _mm512_unpackhi_epi32(lines[2], lines[3]);
+    words[0] = (vu)_mm512_unpacklo_epi64(a, c);
+    words[1] = (vu)_mm512_unpackhi_epi64(a, c);
+    words[2] = (vu)_mm512_unpacklo_epi64(b, d);
+    words[3] = (vu)_mm512_unpackhi_epi64(b, d);
+}
+
+/* `some`: words that there are. Lines are put in place by the loads, which any of the vector ports can do. */
 V_INLINE void v_columns(const unsigned char *const rows[16], int64_t at, int some, vu words[4])
 {
     __m512i lines[4];
@@ -220,12 +230,21 @@ V_INLINE void v_columns(const unsigned char *const rows[16], int64_t at, int som
         lines[i] = _mm512_inserti32x4(lines[i], v_line(rows[8 + i] + at, some), 2);
         lines[i] = _mm512_inserti32x4(lines[i], v_line(rows[12 + i] + at, some), 3);
     }
-    const __m512i a = _mm512_unpacklo_epi32(lines[0], lines[1]), b = _mm512_unpackhi_epi32(lines[0], lines[1]);
-    const __m512i c = _mm512_unpacklo_epi32(lines[2], lines[3]), d = _mm512_unpackhi_epi32(lines[2], lines[3]);
-    words[0] = (vu)_mm512_unpacklo_epi64(a, c);
-    words[1] = (vu)_mm512_unpackhi_epi64(a, c);
-    words[2] = (vu)_mm512_unpacklo_epi64(b, d);
-    words[3] = (vu)_mm512_unpackhi_epi64(b, d);
+    v_columns_of_lines(lines, words);
+}
+
+/* The same of rows `stride` bytes apart. */
+V_INLINE void v_run_columns(const unsigned char *from, int64_t stride, vu words[4])
+{
+    const unsigned char *second = from + 4 * stride, *third = from + 8 * stride, *fourth = from + 12 * stride;
+    __m512i lines[4];
+    for (int i = 0; i < 4; i++) {
+        lines[i] = _mm512_castsi128_si512(v_line(from + i * stride, 4));
+        lines[i] = _mm512_inserti32x4(lines[i], v_line(second + i * stride, 4), 1);
+        lines[i] = _mm512_inserti32x4(lines[i], v_line(third + i * stride, 4), 2);
+        lines[i] = _mm512_inserti32x4(lines[i], v_line(fourth + i * stride, 4), 3);
+    }
+    v_columns_of_lines(lines, words);
 }
 #else
 #define V_COLUMNS W
@@ -593,16 +612,23 @@ V_INLINE __m512i v_halves(quire_dtype dtype, __m512i upper)
     return _mm512_and_si512(_mm512_srai_epi16(upper, 1), _mm512_set1_epi16((short)0xbf80)); /* the sign, seven bits */
 }
 
-/* The four elements in each word of 16 keys and of 16 more, as halves; the keys take turns: a0 b0 a1 b1 ... */
-V_INLINE void v_halves_of_words(quire_dtype dtype, vu a, vu b, __m512i halves[4])
+/* The two half words in each word of 16 keys and of 16 more; the keys take turns: a0 b0 a1 b1 ... */
+V_INLINE void v_pairs_of_words(vu a, vu b, __m512i pairs[2])
 {
     const __m512i low = _mm512_set1_epi32(0xffff);
-    const __m512i first = _mm512_ternarylogic_epi32(low, (__m512i)a, (__m512i)(b << 16), 0xca); /* bytes 0, 1 */
-    const __m512i last = _mm512_ternarylogic_epi32(low, (__m512i)(a >> 16), (__m512i)b, 0xca);
-    halves[0] = v_halves(dtype, _mm512_slli_epi16(first, 8));
-    halves[1] = v_halves(dtype, first);
-    halves[2] = v_halves(dtype, _mm512_slli_epi16(last, 8));
-    halves[3] = v_halves(dtype, last);
+    pairs[0] = _mm512_ternarylogic_epi32(low, (__m512i)a, (__m512i)(b << 16), 0xca);
+    pairs[1] = _mm512_ternarylogic_epi32(low, (__m512i)(a >> 16), (__m512i)b, 0xca);
+}
+
+/* The four elements in each, as halves. */
+V_INLINE void v_halves_of_words(quire_dtype dtype, vu a, vu b, __m512i halves[4])
+{
+    __m512i pairs[2];
+    v_pairs_of_words(a, b, pairs);
+    halves[0] = v_halves(dtype, _mm512_slli_epi16(pairs[0], 8));
+    halves[1] = v_halves(dtype, pairs[0]);
+    halves[2] = v_halves(dtype, _mm512_slli_epi16(pairs[1], 8));
+    halves[3] = v_halves(dtype, pairs[1]);
 }
 
 V_INLINE __m512i v_halves_of_row(quire_dtype dtype, __m256i codes)
