@@ -66,10 +66,41 @@ static void what_is_secured_goes_before_what_has_come_to_the_cold_end_since(void
     close_desk(&d);
 }
 
+/* An arena full of what runs: when the sequences end, the host has it, so the next ones evict nothing that is on the device
+ * only. */
+static void what_is_in_use_is_offloaded_when_there_is_nothing_else(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = config_of("lru", 40, 100);
+    config.offload = QUIRE_OFFLOAD_WRITE_BACK;
+    config.offload_low = 8;
+    config.offload_high = 16;
+    open_desk(&d, &config);
+    for (int32_t round = 0; round < 3; round++) {
+        uint32_t seq[2];
+        for (int32_t i = 0; i < 2; i++) {
+            seq[i] = open_seq(&d, 0);
+            add(&d, seq[i], document(2 * round + i), 18);
+        }
+        for (int look = 0; look < 6; look++) {
+            quire__book_offload_ahead(d.book, false, &d.plan);
+            assert_true(d.plan.count <= 8); /* a batch */
+            answer(&d, true);
+        }
+        for (int i = 0; i < 2; i++)
+            quire__book_seq_close(d.book, seq[i]);
+    }
+    assert_true(stats_of(&d).evictions_device > 2 * 18);
+    assert_int_equal(stats_of(&d).offloads_missed, 0);
+    close_desk(&d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(offloads_wait_for_restores_until_half_the_low_watermark_is_used_up),
+        cmocka_unit_test(what_is_in_use_is_offloaded_when_there_is_nothing_else),
         cmocka_unit_test(what_is_secured_goes_before_what_has_come_to_the_cold_end_since),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

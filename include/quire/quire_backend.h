@@ -88,8 +88,9 @@ typedef struct quire_policy {
     void (*each)(const void *state, void (*fn)(void *arg, uint32_t block), void *arg);
     /* May be NULL. New blocks of the tree, not in the order yet. */
     void (*sealed)(void *state, const uint32_t *path, uint32_t count);
-    /* May be NULL: every block is. Asked under the offload policy `selective`, of blocks of the order: whether it is likely
-     * enough that the block comes back before the host tier gives it away, which it does after use->host_holds. */
+    /* May be NULL: every block is. Asked under the offload policy `selective`: whether it is likely enough that the block
+     * comes back before the host tier gives it away, which it does after use->host_holds. Asked of blocks of the order, and
+     * where nearly all of the device is in use, of those too: they were in the order before, or `sealed` has named them. */
     int (*worth_offload)(void *state, uint32_t block, const quire_policy_use *use);
     /* May be NULL: none. Blocks of the order that `victim` will not name whatever goes before them: what is pinned, and what
      * is above that. The library does not count on them for room. */

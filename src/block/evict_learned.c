@@ -629,7 +629,8 @@ static int learned_worth_offload(void *state, uint32_t node, const quire_policy_
 {
     const learned *p = state;
     const entry *own = &p->entries[node];
-    return quire__worth_offload(p->learner, own->kind, clock_of(use) - own->used, use->host_holds / 1000);
+    const uint32_t age = p->tree.waiting(p->tree.self, node) ? clock_of(use) - own->used : 0; /* else it is in use */
+    return quire__worth_offload(p->learner, own->kind, age, use->host_holds / 1000);
 }
 
 static uint32_t learned_count(const void *state)

@@ -297,6 +297,8 @@ static int priority_worth_offload(void *state, uint32_t block, const quire_polic
 {
     const priority *p = state;
     (void)use;
+    if (!(p->leaves.leaf[block].flags & QUIRE__LEAF_FOUND)) /* in use for the first time: nothing has been said yet */
+        return 1;
     return p->leaves.leaf[block].queue >= level_of(QUIRE_PRIORITY_DEFAULT);
 }
 

@@ -27,6 +27,10 @@
  * system pages that are clean go before dirty ones. Where none is left to go in its place it is let go, since a step must
  * never wait for an offload, and counted (offloads_missed), and the next look starts afresh.
  *
+ * Where the order has less than the low watermark, all of it secured, because nearly all of the device is in use, blocks in
+ * use are offloaded too, a sequence after another: when the sequences end these are let go at once and, with so little else to
+ * evict, go before any look could find them. Under such a load write-back is write-through.
+ *
  * Restores go first. While any is under way, offloads are planned only once half the low watermark is used up, and few at
  * a time: else a cache that restores all the time would lose what it evicts. The caller sees to it that no two batches are
  * under way at a time.
@@ -87,7 +91,7 @@ static uint32_t host_slot(quire__book *book, uint32_t *path, uint32_t count, boo
 /* Not while an offload that was given up still reads it, nor while its own restore writes it. */
 static bool may_leave(const quire__node *record)
 {
-    return record->state[QUIRE_TIER_DEVICE] == QUIRE__RESIDENT && !(record->reads & QUIRE__READS_DEVICE);
+    return record->kind == QUIRE__KIND_SEALED && record->state[QUIRE_TIER_DEVICE] == QUIRE__RESIDENT && !(record->reads & QUIRE__READS_DEVICE);
 }
 
 /* How long the host tier holds a block: as long as it takes to fill it once, once it is full; by its eighths. */
@@ -143,20 +147,29 @@ static bool plan_offload(quire__book *book, uint32_t *path, uint32_t at, bool fu
     return true;
 }
 
+static bool worth(quire__book *book, uint32_t node)
+{
+    return book->config.offload != QUIRE_OFFLOAD_SELECTIVE ||
+           quire__evict_worth_offload(&book->evict[QUIRE_TIER_DEVICE], node, book->host_holds);
+}
+
 /* ---- write-through ------------------------------------------------------------------------------------------- */
 
-void quire__offload_chain(quire__book *book, quire__chain *chain, uint32_t most, quire__plan *plan)
+uint32_t quire__offload_chain(quire__book *book, quire__chain *chain, uint32_t most, quire__plan *plan)
 {
     const quire__node *nodes = book->pool.nodes;
     const uint32_t full = chain->length / book->config.block_tokens;
+    uint32_t left = most;
     uint32_t at = chain->offloaded < full ? chain->offloaded : full;
     while (at > 0 && nodes[chain->nodes[at - 1]].slot[QUIRE_TIER_HOST] == QUIRE__NONE)
         at--;
     while (at < full && nodes[chain->nodes[at]].slot[QUIRE_TIER_HOST] != QUIRE__NONE)
         at++;
-    for (; at < full && most > 0 && plan_offload(book, chain->nodes, at, true, book->step, plan); most--)
+    for (; at < full && left > 0 && worth(book, chain->nodes[at]) &&
+           plan_offload(book, chain->nodes, at, true, book->step, plan); left--)
         at++;
     chain->offloaded = at;
+    return most - left;
 }
 
 /* ---- write-back ---------------------------------------------------------------------------------------------- */
@@ -195,12 +208,6 @@ static outcome offload_path(quire__book *book, uint32_t node, uint32_t *left, qu
     return PLANNED;
 }
 
-static bool worth(quire__book *book, uint32_t node)
-{
-    return book->config.offload != QUIRE_OFFLOAD_SELECTIVE ||
-           quire__evict_worth_offload(&book->evict[QUIRE_TIER_DEVICE], node, book->host_holds);
-}
-
 /* Free blocks, and those that evictions since the last look have left of what was secured then. */
 static uint32_t ready(const quire__book *book)
 {
@@ -208,8 +215,9 @@ static uint32_t ready(const quire__book *book)
     return book->pool.free_count[QUIRE_TIER_DEVICE] + (gone < book->secured ? book->secured - (uint32_t)gone : 0);
 }
 
-/* Looks at the order from its cold end until `most` blocks are secured. */
-static void secure(quire__book *book, uint32_t most, uint32_t left, quire__plan *plan)
+/* Looks at the order from its cold end until `most` blocks are secured. Returns how many more may be offloaded; 0 also where
+ * that would not help. */
+static uint32_t secure(quire__book *book, uint32_t most, uint32_t left, quire__plan *plan)
 {
     uint32_t count = quire__evict_coldest(&book->evict[QUIRE_TIER_DEVICE], book->cold, most);
     outcome ended = PLANNED;
@@ -223,7 +231,17 @@ static void secure(quire__book *book, uint32_t most, uint32_t left, quire__plan 
                     ? PLANNED : offload_path(book, book->cold[i], &left, plan);
         book->secured += ended == PLANNED;
     }
-    book->looked_at = book->secured == count && count < most ? quire__evict_count(&book->evict[QUIRE_TIER_DEVICE]) : 0;
+    bool all = book->secured == count && count < most;
+    book->looked_at = all ? quire__evict_count(&book->evict[QUIRE_TIER_DEVICE]) : 0;
+    return all ? left : 0;
+}
+
+/* Nothing in the order is left to secure, and there is little in it: what sequences have in use goes soon after they end. */
+static void secure_used(quire__book *book, uint32_t left, quire__plan *plan)
+{
+    for (uint32_t i = 0; i < book->config.max_sequences && left > 0; i++)
+        if (book->chains[i].open)
+            left -= quire__offload_chain(book, &book->chains[i], left, plan);
 }
 
 void quire__offload_ahead(quire__book *book, bool restoring, quire__plan *plan)
@@ -231,13 +249,14 @@ void quire__offload_ahead(quire__book *book, bool restoring, quire__plan *plan)
     const quire__book_config *config = &book->config;
     const uint32_t low = restoring ? config->offload_low / 2 : config->offload_low;
     const uint32_t high = restoring ? low : config->offload_high;
-    const uint32_t left = restoring ? config->offload_low / 8 : config->offload_low;
+    uint32_t left = restoring ? config->offload_low / 8 : config->offload_low;
     if (!quire__offload_is_ahead(book) || config->host_slots == 0 || ready(book) >= low)
         return;
-    if (book->looked_at > 0 && book->looked_at == quire__evict_count(&book->evict[QUIRE_TIER_DEVICE]) &&
-        book->secured_at == book->counters.evictions_device)
-        return; /* all there is has been secured */
-    secure(book, high - book->pool.free_count[QUIRE_TIER_DEVICE], left > 0 ? left : 1, plan);
+    left = left > 0 ? left : 1;
+    if (book->looked_at == 0 || book->looked_at != quire__evict_count(&book->evict[QUIRE_TIER_DEVICE]) ||
+        book->secured_at != book->counters.evictions_device) /* else all there is has been secured */
+        left = secure(book, high - book->pool.free_count[QUIRE_TIER_DEVICE], left, plan);
+    secure_used(book, left, plan);
 }
 
 /* Nobody has used it since the last look, nothing is below it, and the host has it for sure. `*later`: not yet. */

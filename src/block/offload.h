@@ -8,8 +8,9 @@
 quire_status quire__offload_open(quire__book *book);
 void quire__offload_close(quire__book *book);
 
-/* Write-through: plans the offload of what the host lacks of the chain's full blocks, `most` of them. */
-void quire__offload_chain(quire__book *book, quire__chain *chain, uint32_t most, quire__plan *plan);
+/* Plans the offload of what the host lacks of the chain's full blocks, `most` of them. How many it planned. Write-through,
+ * after a commit. */
+uint32_t quire__offload_chain(quire__book *book, quire__chain *chain, uint32_t most, quire__plan *plan);
 /* Write-back: plans the offload of what eviction will come to next. */
 void quire__offload_ahead(quire__book *book, bool restoring, quire__plan *plan);
 /* Write-back: who goes in place of the order's first when the host lacks that one: one that was secured, else the first. */

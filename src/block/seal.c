@@ -111,7 +111,7 @@ void quire__seal_commit(quire__book *book, quire__chain *chain, quire__plan *pla
     const uint32_t full = chain->length / block_tokens;
     seal(book, chain, first, full);
     if (full > first && book->config.offload == QUIRE_OFFLOAD_WRITE_THROUGH && book->config.host_slots > 0)
-        quire__offload_chain(book, chain, 2 * (full - first), plan);
+        (void)quire__offload_chain(book, chain, 2 * (full - first), plan);
 
     if (book->side_count > 0)
         quire__side_commit(book, chain);

@@ -723,6 +723,26 @@ static outcome offload_path(naive_book *book, int b, uint32_t *left)
     return PLANNED;
 }
 
+/* Returns how many more blocks may be offloaded; 0 if not all of the order has been secured. */
+static uint32_t secure(naive_book *book, uint64_t most, uint32_t left)
+{
+    const uint64_t in_order = (uint64_t)book->ordered[DEVICE], count = most < in_order ? most : in_order;
+    outcome ended = PLANNED;
+    book->secured = 0;
+    book->secured_at = book->stats.evictions_device;
+    book->cold_step = book->step;
+    book->cold_next = 0;
+    book->colds = (int)count;
+    memcpy(book->cold, book->order[DEVICE], sizeof(*book->cold) * count);
+    for (uint64_t seen = 0; seen < count && ended != NO_ROOM; seen++) {
+        ended = offload_path(book, book->cold[seen], &left);
+        book->secured += ended == PLANNED;
+    }
+    bool all = in_order < most && book->secured == in_order;
+    book->looked_at = all ? in_order : 0;
+    return all ? left : 0;
+}
+
 void naive_offload_ahead(naive_book *book, bool restoring)
 {
     const quire__book_config *config = &book->config;
@@ -732,22 +752,19 @@ void naive_offload_ahead(naive_book *book, bool restoring)
     if (config->offload < QUIRE_OFFLOAD_WRITE_BACK || config->host_slots == 0 ||
         unused + (gone < book->secured ? book->secured - gone : 0) >= low)
         return;
-    if (book->looked_at > 0 && book->looked_at == in_order && gone == 0)
-        return;
-    outcome ended = PLANNED;
-    uint64_t most = high - unused, seen = 0;
     left = left > 0 ? left : 1;
-    book->secured = 0;
-    book->secured_at = book->stats.evictions_device;
-    book->cold_step = book->step;
-    book->cold_next = 0;
-    book->colds = (int)(most < in_order ? most : in_order);
-    memcpy(book->cold, book->order[DEVICE], sizeof(*book->cold) * (size_t)book->colds);
-    for (; seen < most && seen < in_order && ended != NO_ROOM; seen++) {
-        ended = offload_path(book, book->order[DEVICE][seen], &left);
-        book->secured += ended == PLANNED;
-    }
-    book->looked_at = in_order < most && book->secured == in_order ? in_order : 0;
+    if (book->looked_at == 0 || book->looked_at != in_order || gone > 0)
+        left = secure(book, high - unused, left);
+    for (int s = 0; s < NAIVE_SEQUENCES; s++) /* what is in use, when all else is secured */
+        for (uint32_t i = 0; book->seq[s].open && i < book->seq[s].length / config->block_tokens && left > 0; i++) {
+            const naive_block *block = &book->block[book->seq[s].blocks[i]];
+            if (block->place[HOST] != NAIVE_NOWHERE)
+                continue;
+            if (block->kind != NAIVE_SEALED || block->place[DEVICE] != NAIVE_RESIDENT ||
+                !offload(book, book->seq[s].blocks, (int)i + 1))
+                break;
+            left--;
+        }
 }
 
 /* ---- moves, the whole ---------------------------------------------------------------------------------------- */
