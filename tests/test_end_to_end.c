@@ -7,13 +7,7 @@
 #include "cache/cache.h"
 #include "support/fences.h"
 #include "support/small_cache.h"
-
-static uint64_t first_seed(void)
-{
-    const char *text = getenv("QUIRE_TEST_SEED");
-
-    return text != NULL ? strtoull(text, NULL, 10) : 1;
-}
+#include "support/world_seeds.h"
 
 /* Small enough that eviction, offload and restore happen all the time. */
 static world_options world_of(uint64_t seed)
@@ -30,50 +24,12 @@ static world_options world_of(uint64_t seed)
                            .two_streams = true};
 }
 
-static void add_up(world_result *sum, const world_result *one)
-{
-    sum->steps += one->steps;
-    sum->tokens += one->tokens;
-    sum->restored_tokens += one->restored_tokens;
-    sum->evictions += one->evictions;
-    sum->copies_on_write += one->copies_on_write;
-    sum->restore_failures += one->restore_failures;
-    sum->offload_failures += one->offload_failures;
-    sum->checksum_failures += one->checksum_failures;
-    sum->deduplicated += one->deduplicated;
-    sum->late += one->late;
-    sum->offloads += one->offloads;
-    sum->missed += one->missed;
-    sum->declined += one->declined;
-}
-
-static void run_seeds(uint32_t count, world_options (*make)(uint64_t seed), world_result *sum)
-{
-    uint64_t first = first_seed();
-
-    memset(sum, 0, sizeof *sum);
-    for (uint64_t seed = first; seed < first + count; seed++) {
-        world_options options = make(seed);
-        world_result result;
-        if (!world_run(&options, &result))
-            fail_msg("seed %llu: %s", (unsigned long long)seed, result.failure);
-        add_up(sum, &result);
-    }
-    print_message("seeds %llu..%llu: %llu steps, %llu tokens, %llu restored, %llu evictions, %llu copies on write, "
-                  "%llu deduplicated, failed: %llu offloads, %llu restores, %llu checksums\n",
-                  (unsigned long long)first, (unsigned long long)(first + count - 1), (unsigned long long)sum->steps,
-                  (unsigned long long)sum->tokens, (unsigned long long)sum->restored_tokens,
-                  (unsigned long long)sum->evictions, (unsigned long long)sum->copies_on_write,
-                  (unsigned long long)sum->deduplicated, (unsigned long long)sum->offload_failures,
-                  (unsigned long long)sum->restore_failures, (unsigned long long)sum->checksum_failures);
-}
-
 static void every_byte_attention_reads_is_the_byte_written_for_its_token(void **state)
 {
     world_result sum;
 
     (void)state;
-    run_seeds(seed_count(300), world_of, &sum);
+    run_seeds(seed_count(300), world_of, NO_TROUBLE, &sum);
     assert_true(sum.restored_tokens > 0 && sum.evictions > 0 && sum.copies_on_write > 0 && sum.deduplicated > 0);
 }
 
@@ -90,7 +46,7 @@ static void the_host_device_agrees(void **state)
     world_result sum;
 
     (void)state;
-    run_seeds(seed_count(60), on_the_host_device, &sum);
+    run_seeds(seed_count(60), on_the_host_device, NO_TROUBLE, &sum);
     assert_true(sum.restored_tokens > 0);
 }
 
@@ -112,18 +68,10 @@ static void every_byte_is_right_under_write_back_and_selective_too(void **state)
     world_result sum;
 
     (void)state;
-    run_seeds(seed_count(60), writing_back, &sum);
+    run_seeds(seed_count(60), writing_back, NO_TROUBLE, &sum);
     print_message("%llu offloads, %llu blocks evicted before, %llu not worth it\n", (unsigned long long)sum.offloads,
                   (unsigned long long)sum.missed, (unsigned long long)sum.declined);
     assert_true(sum.restored_tokens > 0 && sum.offloads > 0 && sum.missed > 0 && sum.declined > 0 && sum.late > 0);
-}
-
-static world_options with_failing_copies(uint64_t seed)
-{
-    world_options options = world_of(seed);
-
-    options.fail_copies = true;
-    return options;
 }
 
 static void a_failed_copy_is_a_miss_and_never_wrong_data(void **state)
@@ -131,16 +79,8 @@ static void a_failed_copy_is_a_miss_and_never_wrong_data(void **state)
     world_result sum;
 
     (void)state;
-    run_seeds(seed_count(150), with_failing_copies, &sum);
+    run_seeds(seed_count(150), world_of, FAILING_COPIES, &sum);
     assert_true(sum.restore_failures > 0 && sum.offload_failures > 0);
-}
-
-static world_options with_late_copies(uint64_t seed)
-{
-    world_options options = world_of(seed);
-
-    options.late_copies = true;
-    return options;
 }
 
 static void a_late_copy_is_a_miss_and_never_wrong_data(void **state)
@@ -148,17 +88,9 @@ static void a_late_copy_is_a_miss_and_never_wrong_data(void **state)
     world_result sum;
 
     (void)state;
-    run_seeds(seed_count(150), with_late_copies, &sum);
+    run_seeds(seed_count(150), world_of, LATE_COPIES, &sum);
     print_message("%llu moves were late\n", (unsigned long long)sum.late);
     assert_true(sum.late > 0 && sum.restored_tokens > 0);
-}
-
-static world_options with_corruption(uint64_t seed)
-{
-    world_options options = world_of(seed);
-
-    options.corrupt_host = true;
-    return options;
 }
 
 static void a_corrupt_host_block_is_a_miss_and_never_wrong_data(void **state)
@@ -166,7 +98,7 @@ static void a_corrupt_host_block_is_a_miss_and_never_wrong_data(void **state)
     world_result sum;
 
     (void)state;
-    run_seeds(seed_count(150), with_corruption, &sum);
+    run_seeds(seed_count(150), world_of, CORRUPT_HOST, &sum);
     assert_true(sum.checksum_failures > 0);
 }
 
@@ -183,7 +115,7 @@ static void without_a_host_tier_evicted_blocks_are_recomputed(void **state)
     world_result sum;
 
     (void)state;
-    run_seeds(seed_count(60), without_a_host_tier, &sum);
+    run_seeds(seed_count(60), without_a_host_tier, NO_TROUBLE, &sum);
     assert_true(sum.restored_tokens == 0 && sum.evictions > 0);
 }
 
@@ -268,6 +200,14 @@ FENCE(restore_after_step, "the restore's wait for the slot's last step",
 FENCE(completion, "the wait for a copy's completion", .mover_holes = QUIRE__MOVER_HOLE_COMPLETION)
 FENCE(step_chain, "the order of steps on different streams", .mover_holes = QUIRE__MOVER_HOLE_STEP_CHAIN)
 FENCE(staging, "the wait before staging memory is used again", .staging_hole = true)
+
+static world_options with_corruption(uint64_t seed)
+{
+    world_options options = world_of(seed);
+
+    options.corrupt_host = true;
+    return options;
+}
 
 static void removing_checksums_is_seen(void **state)
 {

@@ -10,7 +10,7 @@
 #include "device/device_sim.h"
 #include "support/fences.h"
 #include "support/pack_data.h"
-#include "support/world.h"
+#include "support/world_seeds.h"
 
 enum { WAIT_US = 20 * 1000 * 1000 };
 
@@ -45,104 +45,100 @@ static world_options packed_parts(uint64_t seed)
     return options;
 }
 
-static void add_up(world_result *sum, const world_result *one)
-{
-    sum->tokens += one->tokens;
-    sum->restored_tokens += one->restored_tokens;
-    sum->offload_failures += one->offload_failures;
-    sum->restore_failures += one->restore_failures;
-    sum->checksum_failures += one->checksum_failures;
-    sum->late += one->late;
-    sum->ahead += one->ahead;
-    sum->lost += one->lost;
-}
-
-enum { NOTHING, FAILING, LATE, CORRUPT, NOISY, ON_HOST };
-
-static world_result run_worlds(world_options (*make)(uint64_t seed), uint32_t count, int trouble)
-{
-    uint64_t first = test_seed("worlds through staging", 1);
-    world_result sum = {.failure = ""};
-
-    for (uint64_t seed = first; seed < first + count; seed++) {
-        world_options options = make(seed);
-        world_result result;
-        options.operations *= trouble == CORRUPT || trouble == LATE ? 4 : 1; /* these come seldom */
-        options.fail_copies = trouble == FAILING;
-        options.late_copies = trouble == LATE;
-        options.corrupt_host = trouble == CORRUPT;
-        options.noisy = trouble == NOISY;
-        options.device = trouble == ON_HOST ? "host" : NULL;
-        if (!world_run(&options, &result))
-            fail_msg("seed %llu: %s", (unsigned long long)seed, result.failure);
-        add_up(&sum, &result);
-    }
-    print_message("%llu tokens, %llu restored; %llu offloads, %llu restores and %llu checksums failed\n",
-                  (unsigned long long)sum.tokens, (unsigned long long)sum.restored_tokens,
-                  (unsigned long long)sum.offload_failures, (unsigned long long)sum.restore_failures,
-                  (unsigned long long)sum.checksum_failures);
-    return sum;
-}
-
-static void every_byte_comes_back_from_a_packed_tier(void **state)
-{
-    (void)state;
-    world_result sum = run_worlds(packed_world, seed_count(30), NOTHING);
-    assert_true(sum.restored_tokens > 0 && sum.offload_failures == 0 && sum.restore_failures == 0);
-    assert_true(run_worlds(packed_world, seed_count(10), ON_HOST).restored_tokens > 0);
-}
-
-static void every_byte_comes_back_gathered(void **state)
-{
-    (void)state;
-    world_result sum = run_worlds(gathered_world, seed_count(15), NOTHING);
-    assert_true(sum.restored_tokens > 0 && sum.offload_failures == 0 && sum.restore_failures == 0);
-    assert_true(run_worlds(gathered_world, seed_count(10), FAILING).offload_failures > 0);
-    assert_true(run_worlds(gathered_world, seed_count(10), ON_HOST).restored_tokens > 0);
-}
-
-static void every_byte_is_right_for_steps_ahead_of_packed_restores(void **state)
-{
-    (void)state;
-    world_result sum = run_worlds(packed_parts, seed_count(20), NOTHING);
-    assert_true(sum.ahead > 0 && sum.lost == 0);
-    sum = run_worlds(packed_parts, seed_count(15), FAILING);
-    assert_true(sum.ahead > 0 && sum.restore_failures > 0);
-}
-
-static void what_fails_on_the_way_is_a_miss_and_never_wrong_data(void **state)
-{
-    (void)state;
-    world_result sum = run_worlds(packed_world, seed_count(15), FAILING);
-    assert_true(sum.offload_failures > 0 && sum.restore_failures > 0);
-    assert_true(run_worlds(packed_world, seed_count(10), LATE).late > 0);
-    assert_true(run_worlds(packed_world, seed_count(10), CORRUPT).checksum_failures > 0);
-}
-
-static void what_does_not_pack_is_a_miss_and_never_wrong_data(void **state)
-{
-    (void)state;
-    world_result sum = run_worlds(packed_world, seed_count(15), NOISY);
-    assert_true(sum.offload_failures > 0 && sum.restored_tokens > 0 && sum.restore_failures == 0);
-    sum = run_worlds(packed_parts, seed_count(10), NOISY);
-    assert_true(sum.offload_failures > 0 && sum.restored_tokens > 0 && sum.restore_failures == 0);
-}
-
-/* ---- removed fences ------------------------------------------------------------------------------------------ */
-
 static world_options packed_for_long(uint64_t seed)
 {
     world_options options = packed_world(seed);
-    options.operations = 200;
+    options.operations *= 4; /* for what comes seldom */
     return options;
 }
 
 static world_options gathered_for_long(uint64_t seed)
 {
     world_options options = gathered_world(seed);
-    options.operations = 200;
+    options.operations *= 4;
     return options;
 }
+
+static world_options noisy_world(uint64_t seed)
+{
+    world_options options = packed_world(seed);
+    options.noisy = true;
+    return options;
+}
+
+static world_options noisy_parts(uint64_t seed)
+{
+    world_options options = packed_parts(seed);
+    options.noisy = true;
+    return options;
+}
+
+static world_options packed_on_host(uint64_t seed)
+{
+    world_options options = packed_world(seed);
+    options.device = "host";
+    return options;
+}
+
+static world_options gathered_on_host(uint64_t seed)
+{
+    world_options options = gathered_world(seed);
+    options.device = "host";
+    return options;
+}
+
+static world_result run_worlds(world_options (*make)(uint64_t seed), uint32_t count, world_trouble trouble)
+{
+    world_result sum;
+    run_seeds(count, make, trouble, &sum);
+    return sum;
+}
+
+static void every_byte_comes_back_from_a_packed_tier(void **state)
+{
+    (void)state;
+    world_result sum = run_worlds(packed_world, seed_count(30), NO_TROUBLE);
+    assert_true(sum.restored_tokens > 0 && sum.offload_failures == 0 && sum.restore_failures == 0);
+    assert_true(run_worlds(packed_on_host, seed_count(10), NO_TROUBLE).restored_tokens > 0);
+}
+
+static void every_byte_comes_back_gathered(void **state)
+{
+    (void)state;
+    world_result sum = run_worlds(gathered_world, seed_count(15), NO_TROUBLE);
+    assert_true(sum.restored_tokens > 0 && sum.offload_failures == 0 && sum.restore_failures == 0);
+    assert_true(run_worlds(gathered_world, seed_count(10), FAILING_COPIES).offload_failures > 0);
+    assert_true(run_worlds(gathered_on_host, seed_count(10), NO_TROUBLE).restored_tokens > 0);
+}
+
+static void every_byte_is_right_for_steps_ahead_of_packed_restores(void **state)
+{
+    (void)state;
+    world_result sum = run_worlds(packed_parts, seed_count(20), NO_TROUBLE);
+    assert_true(sum.ahead > 0 && sum.lost == 0);
+    sum = run_worlds(packed_parts, seed_count(15), FAILING_COPIES);
+    assert_true(sum.ahead > 0 && sum.restore_failures > 0);
+}
+
+static void what_fails_on_the_way_is_a_miss_and_never_wrong_data(void **state)
+{
+    (void)state;
+    world_result sum = run_worlds(packed_world, seed_count(15), FAILING_COPIES);
+    assert_true(sum.offload_failures > 0 && sum.restore_failures > 0);
+    assert_true(run_worlds(packed_for_long, seed_count(10), LATE_COPIES).late > 0);
+    assert_true(run_worlds(packed_for_long, seed_count(10), CORRUPT_HOST).checksum_failures > 0);
+}
+
+static void what_does_not_pack_is_a_miss_and_never_wrong_data(void **state)
+{
+    (void)state;
+    world_result sum = run_worlds(noisy_world, seed_count(15), NO_TROUBLE);
+    assert_true(sum.offload_failures > 0 && sum.restored_tokens > 0 && sum.restore_failures == 0);
+    sum = run_worlds(noisy_parts, seed_count(10), NO_TROUBLE);
+    assert_true(sum.offload_failures > 0 && sum.restored_tokens > 0 && sum.restore_failures == 0);
+}
+
+/* ---- removed fences ------------------------------------------------------------------------------------------ */
 
 static void needed(const char *fence, world_options (*make)(uint64_t seed), uint32_t hole)
 {

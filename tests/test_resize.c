@@ -8,6 +8,7 @@
 #include "cache/cache.h"
 #include "support/fences.h"
 #include "support/small_cache.h"
+#include "support/world_seeds.h"
 
 enum { TIMEOUT_US = 10 * 1000 * 1000 };
 
@@ -24,34 +25,24 @@ static world_options elastic_world(uint64_t seed)
                            .elastic = true};
 }
 
-static void run_worlds(uint32_t count, bool fail_copies, bool late_copies)
+static void run_worlds(uint32_t count, world_trouble trouble)
 {
-    uint64_t first = test_seed("elastic worlds", 1), resizes = 0, restored = 0;
-    for (uint64_t seed = first; seed < first + count; seed++) {
-        world_options options = elastic_world(seed);
-        world_result result;
-        options.fail_copies = fail_copies;
-        options.late_copies = late_copies;
-        if (!world_run(&options, &result))
-            fail_msg("seed %llu: %s", (unsigned long long)seed, result.failure);
-        resizes += result.resizes;
-        restored += result.restored_tokens;
-    }
-    print_message("%llu resizes, %llu tokens restored\n", (unsigned long long)resizes, (unsigned long long)restored);
-    assert_true(resizes > count && restored > 0);
+    world_result sum;
+    run_seeds(count, elastic_world, trouble, &sum);
+    assert_true(sum.resizes > count && sum.restored_tokens > 0);
 }
 
 static void every_byte_stays_right_while_the_arena_changes_its_size(void **state)
 {
     (void)state;
-    run_worlds(seed_count(100), false, false);
+    run_worlds(seed_count(100), NO_TROUBLE);
 }
 
 static void failing_and_late_copies_lose_no_block(void **state)
 {
     (void)state;
-    run_worlds(seed_count(40), true, false);
-    run_worlds(seed_count(40), false, true);
+    run_worlds(seed_count(40), FAILING_COPIES);
+    run_worlds(seed_count(40), LATE_COPIES);
 }
 
 static void removing_the_wait_before_memory_goes_is_seen(void **state)

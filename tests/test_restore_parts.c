@@ -10,6 +10,7 @@
 #include "device/device_sim.h"
 #include "support/fences.h"
 #include "support/small_cache.h"
+#include "support/world_seeds.h"
 
 enum { WAIT_US = 20 * 1000 * 1000 };
 
@@ -27,40 +28,21 @@ static world_options world_of(uint64_t seed)
                            .restore_parts = 2};
 }
 
-static world_result run_worlds(uint32_t count, bool fail_copies, bool late_copies, bool corrupt_host)
-{
-    uint64_t first = test_seed("worlds with restores in parts", 1);
-    world_result sum = {.failure = ""};
-    for (uint64_t seed = first; seed < first + count; seed++) {
-        world_options options = world_of(seed);
-        world_result result;
-        options.fail_copies = fail_copies;
-        options.late_copies = late_copies;
-        options.corrupt_host = corrupt_host;
-        if (!world_run(&options, &result))
-            fail_msg("seed %llu: %s", (unsigned long long)seed, result.failure);
-        sum.ahead += result.ahead;
-        sum.lost += result.lost;
-        sum.restored_tokens += result.restored_tokens;
-    }
-    print_message("%llu rows ran ahead of a restore, %llu steps had rows that lost theirs; %llu tokens restored\n",
-                  (unsigned long long)sum.ahead, (unsigned long long)sum.lost, (unsigned long long)sum.restored_tokens);
-    return sum;
-}
-
 static void every_byte_is_right_for_steps_that_run_ahead(void **state)
 {
     (void)state;
-    world_result sum = run_worlds(seed_count(120), false, false, false);
+    world_result sum;
+    run_seeds(seed_count(120), world_of, NO_TROUBLE, &sum);
     assert_true(sum.ahead > 0 && sum.lost == 0);
 }
 
 static void a_restore_that_fails_takes_its_rows_out_of_the_step(void **state)
 {
     (void)state;
-    world_result failing = run_worlds(seed_count(100), true, false, false);
-    world_result late = run_worlds(seed_count(60), false, true, false);
-    (void)run_worlds(seed_count(40), false, false, true);
+    world_result failing, late, corrupt;
+    run_seeds(seed_count(100), world_of, FAILING_COPIES, &failing);
+    run_seeds(seed_count(60), world_of, LATE_COPIES, &late);
+    run_seeds(seed_count(40), world_of, CORRUPT_HOST, &corrupt);
     assert_true(failing.ahead > 0 && failing.lost + late.lost > 0);
 }
 

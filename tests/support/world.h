@@ -3,7 +3,8 @@
  * The K and V of a token are a function of its domain and of all tokens up to it, as in a real model. Each step appends
  * them with quire_append, reads them back twice on the step's stream - through quire_attend and byte by byte with the
  * gather kernel - and compares with what that function says. Streams are synchronised only now and then, so the
- * scheduler of the sim device has room for every legal order. */
+ * scheduler of the sim device has room for every legal order. A test links world.c and one model, world_plain.c or
+ * world_groups.c. */
 #ifndef QUIRE_TESTS_WORLD_H
 #define QUIRE_TESTS_WORLD_H
 
@@ -28,6 +29,9 @@ typedef struct world_options {
     bool noisy;            /* some tokens' K and V cannot be packed */
     uint32_t staging_blocks; /* that go in a staging buffer; 0: as many as it has room for */
     bool elastic;      /* the arena changes its size, up to twice device_blocks */
+    /* Of groups (world_groups.c): */
+    uint32_t window, rollback; /* a group beside the first whose layers see so many tokens; 0: none */
+    bool state, latent;        /* a group with a recurrent state; one of latent rows */
     uint32_t book_holes, mover_holes, cache_holes;
     bool staging_hole;
 } world_options;
@@ -35,7 +39,10 @@ typedef struct world_options {
 typedef struct world_result {
     char failure[256]; /* empty: all bytes were right */
     uint64_t steps, tokens, restored_tokens, evictions, copies_on_write, restore_failures, checksum_failures,
-        deduplicated, offload_failures, late, resizes, ahead, lost, offloads, missed, declined;
+        deduplicated, offload_failures, late, resizes, ahead, lost;
+    uint64_t offloads, missed, declined;                /* of the first group */
+    uint64_t given_back, side_restores, side_evictions; /* of groups beside the first */
+    uint64_t refused;                                   /* truncations */
 } world_result;
 
 /* Runs it to the end or to the first wrong byte. Returns true when nothing was wrong. */
