@@ -444,7 +444,8 @@ static void learned_insert(void *state, const uint32_t *path, uint32_t count, co
         insert_lower(p, path, count, now);
         return;
     }
-    age(p, now);
+    if (use->blocks > 0 || p->ticked != now) /* a rollback is no request: its upkeep would be a hundred times its work */
+        age(p, now);
     know(p, path, count);
     const bool whole = use->blocks >= count && use->blocks > 0;
     const uint32_t above = whole ? use->blocks - count : 0;

@@ -97,6 +97,8 @@ quire_status quire__learner_open(quire__learner *learner, const quire__allocator
     }
     for (uint32_t bin = 0; bin < BINS; bin++)
         learner->oldest[bin] = learner->newest[bin] = QUIRE__NONE;
+    for (uint32_t bin = 0; bin < BINS; bin++)
+        learner->width[bin] = width_of(bin);
     learner->together = 1;
     learner->sweep = SAMPLES;
     const uint8_t none[FEATURES] = {0};
@@ -158,39 +160,58 @@ static void estimate_root(quire__learner *learner)
     find_tail(learner);
 }
 
+/* Four at a time. */
+typedef float quads __attribute__((vector_size(16)));
+typedef int32_t masks __attribute__((vector_size(16)));
+_Static_assert(QUIRE__LEARNER_BINS % 4 == 0, "whole quads");
+
+static quads quad_at(const float *values)
+{
+    quads four;
+    memcpy(&four, values, sizeof(four));
+    return four;
+}
+
+static quads least_of(quads a, float b)
+{
+    const quads all = {b, b, b, b};
+    const masks less = a < all;
+    return (quads)(((masks)a & less) | ((masks)all & ~less));
+}
+
+/* Of all that a request costs, this was most when it went bin by bin. */
 static void estimate(quire__kind *kind, const float *parent, float weight, const float *tail)
 {
-    const float *back = kind->back, *alive = kind->alive;
+    float back[BINS + 2], alive[BINS + 2]; /* with nothing on either side */
     float came = weight, expected = weight;
+    back[0] = back[BINS + 1] = alive[0] = alive[BINS + 1] = 0;
+    memcpy(back + 1, kind->back, sizeof(kind->back));
+    memcpy(alive + 1, kind->alive, sizeof(kind->alive));
     for (uint32_t bin = 0; bin < BINS; bin++) {
-        came += back[bin];
-        expected += alive[bin] * parent[bin];
+        came += kind->back[bin];
+        expected += kind->alive[bin] * parent[bin];
     }
-    for (uint32_t bin = 0; bin < BINS; bin++) {
-        float prior = least(0.99f, parent[bin] * (came / expected) + LEAST), b = back[bin], a = alive[bin];
-        if (bin > 0) {
-            b += 0.5f * back[bin - 1];
-            a += 0.5f * alive[bin - 1];
-        }
-        if (bin + 1 < BINS) {
-            b += 0.5f * back[bin + 1];
-            a += 0.5f * alive[bin + 1];
-        }
-        const float events = weight * (TAIL_EVENTS / PATH_WEIGHT) * tail[bin], counts = weight + events / (prior + RARE);
-        kind->hazard[bin] = least(0.99f, (b + counts * prior) / (a + counts));
+    const float scale = came / expected, event_weight = weight * (TAIL_EVENTS / PATH_WEIGHT);
+    for (uint32_t bin = 0; bin < BINS; bin += 4) {
+        const quads prior = least_of(quad_at(parent + bin) * scale + LEAST, 0.99f);
+        const quads b = quad_at(back + bin + 1) + 0.5f * quad_at(back + bin) + 0.5f * quad_at(back + bin + 2);
+        const quads a = quad_at(alive + bin + 1) + 0.5f * quad_at(alive + bin) + 0.5f * quad_at(alive + bin + 2);
+        const quads counts = weight + event_weight * quad_at(tail + bin) / (prior + RARE);
+        const quads hazard = least_of((b + counts * prior) / (a + counts), 0.99f);
+        memcpy(kind->hazard + bin, &hazard, sizeof(hazard));
     }
 }
 
 /* The index at a bin's beginning is the slope of the first edge of the upper hull of (time held, chance to be back) over
  * all later bins' ends: the hull grows from the last bin, an edge swallowing those after it that are steeper. */
-static void find_worth(quire__kind *kind)
+static void find_worth(quire__kind *kind, const float *width)
 {
     float back[BINS], held[BINS], alive[BINS];
     uint32_t top = 0;
     for (uint32_t bin = BINS; bin-- > 0;) {
         float hazard = kind->hazard[bin];
         back[top] = hazard;
-        held[top] = (1 - 0.5f * hazard) * width_of(bin);
+        held[top] = (1 - 0.5f * hazard) * width[bin];
         alive[top] = 1 - hazard;
         while (top > 0 && back[top - 1] * held[top] >= back[top] * held[top - 1]) {
             back[top - 1] = back[top] + alive[top] * back[top - 1];
@@ -212,13 +233,13 @@ static void renew(quire__learner *learner, uint32_t number)
         estimate_root(learner);
     else
         estimate(kind, learner->kinds[kind->parent].hazard, PATH_WEIGHT * learner->together, learner->tail);
-    find_worth(kind);
+    find_worth(kind, learner->width);
 }
 
 float quire__learner_worth(const quire__learner *learner, uint32_t kind, uint32_t bin, uint32_t age)
 {
     const float *worth = &learner->kinds[kind].worth[bin];
-    float part = (float)(age - quire__learner_edge(bin)) / width_of(bin);
+    float part = (float)(age - quire__learner_edge(bin)) / learner->width[bin];
     return worth[0] + (worth[1] - worth[0]) * least(part, 1);
 }
 

@@ -40,6 +40,7 @@ typedef struct quire__learner {
     uint32_t kind_count, turn; /* whose estimate is renewed next */
     float weight;   /* uses counted since the last halving */
     uint16_t halvings;
+    float width[QUIRE__LEARNER_BINS]; /* of a bin; ms */
     float tail[QUIRE__LEARNER_BINS]; /* how nearly all who come back have done so at that age; 0..1 */
     float together; /* samples of a path, on average */
 
