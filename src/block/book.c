@@ -506,7 +506,7 @@ static quire_status reserve(quire__book *book, uint32_t seq, const int32_t *toke
     if (status == QUIRE_OK) {
         chain->named = tokens != NULL;
         if (tokens)
-            quire__chain_write(book, chain, chain->length, tokens, (uint32_t)count);
+            quire__chain_write(book, chain, tokens, (uint32_t)count);
     } else if (moving) {
         *moving = waiting;
     }
@@ -543,7 +543,7 @@ quire_status quire__book_name(quire__book *book, uint32_t seq, const int32_t *to
     if (!tokens || count != chain->pending)
         return quire__fail(QUIRE_EINVAL, "%zu names for %u tokens: name all of them at once", tokens ? count : 0,
                            chain->pending);
-    quire__chain_write(book, chain, chain->length, tokens, (uint32_t)count);
+    quire__chain_write(book, chain, tokens, (uint32_t)count);
     chain->named = true;
     return QUIRE_OK;
 }

@@ -195,7 +195,7 @@ static void replace_tail(quire__book *book, quire__chain *chain, uint32_t node, 
 
 static bool must_copy(const quire__book *book, const quire__chain *chain)
 {
-    if (chain->length % book->config.block_tokens == 0)
+    if (quire__chain_full_of(book, chain->blocks, chain->length) == chain->blocks)
         return false;
     const quire__node *last = &book->pool.nodes[chain->nodes[chain->blocks - 1]];
     return last->kind != QUIRE__KIND_OPEN || last->refs > 1;
@@ -205,7 +205,8 @@ quire_status quire__chain_reserve(quire__book *book, quire__chain *chain, uint32
                                   uint32_t *moving)
 {
     const uint32_t old_blocks = chain->blocks;
-    const uint32_t added = quire__chain_blocks_of(book, (uint64_t)chain->length + count) - old_blocks;
+    const uint64_t length = (uint64_t)chain->length + count, room = (uint64_t)old_blocks * book->config.block_tokens;
+    const uint32_t added = length > room ? quire__chain_blocks_of(book, length - room) : 0;
     const bool copy = must_copy(book, chain);
     const uint32_t need = added + copy, spare = quire__chain_watermark(book, chain);
     if (copy && quire__plan_room(plan) == 0)
@@ -266,18 +267,19 @@ static uint32_t side_by_side(const quire__chain *chain, uint32_t at, uint32_t mo
     return run;
 }
 
-void quire__chain_write(quire__book *book, quire__chain *chain, uint32_t first, const int32_t *tokens, uint32_t count)
+void quire__chain_write(quire__book *book, quire__chain *chain, const int32_t *tokens, uint32_t count)
 {
     const uint32_t block_tokens = book->config.block_tokens;
+    uint32_t at = quire__chain_full_of(book, chain->kept, chain->length), offset = chain->length - at * block_tokens;
     while (count > 0) {
-        uint32_t at = first / block_tokens, offset = first % block_tokens;
-        uint64_t run = side_by_side(chain, at, (offset + count - 1) / block_tokens + 1);
+        uint64_t run = side_by_side(chain, at, chain->blocks - at);
         uint32_t part = run * block_tokens - offset < count ? (uint32_t)(run * block_tokens) - offset : count;
         for (uint32_t i = 0; i < run; i++)
             QUIRE__ASSERT(book->pool.nodes[chain->nodes[at + i]].kind == QUIRE__KIND_OPEN &&
                           book->pool.nodes[chain->nodes[at + i]].refs == 1);
         memcpy(quire__pool_tokens(&book->pool, chain->nodes[at]) + offset, tokens, part * sizeof(*tokens));
-        first += part;
+        at += (uint32_t)run;
+        offset = 0;
         tokens += part;
         count -= part;
     }

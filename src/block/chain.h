@@ -10,6 +10,13 @@ static inline uint32_t quire__chain_blocks_of(const quire__book *book, uint64_t 
     return (uint32_t)((tokens + book->config.block_tokens - 1) / book->config.block_tokens);
 }
 
+/* Of the blocks that `length` tokens fill or begin, `blocks` in all, those that are full. A decode step asks several times for
+ * each sequence, and divisions were a seventh of its time. */
+static inline uint32_t quire__chain_full_of(const quire__book *book, uint32_t blocks, uint32_t length)
+{
+    return blocks - ((uint64_t)blocks * book->config.block_tokens > length);
+}
+
 /* Blocks that must stay available after the chain has taken some. */
 uint32_t quire__chain_watermark(const quire__book *book, const quire__chain *chain);
 
@@ -29,9 +36,9 @@ quire__settled quire__chain_settle(quire__book *book, quire__chain *chain);
 quire_status quire__chain_reserve(quire__book *book, quire__chain *chain, uint32_t count, quire__plan *plan,
                                   uint32_t *moving);
 void quire__chain_cancel(quire__book *book, quire__chain *chain);
-/* Writes, or reads, tokens from position `first` on; all of them must have a block. */
-void quire__chain_write(quire__book *book, quire__chain *chain, uint32_t first, const int32_t *tokens,
-                        uint32_t count);
+/* Writes the tokens that the open step has reserved room for. */
+void quire__chain_write(quire__book *book, quire__chain *chain, const int32_t *tokens, uint32_t count);
+/* Reads tokens from position `first` on; all of them must have a block. */
 void quire__chain_read(const quire__book *book, const quire__chain *chain, uint32_t first, int32_t *tokens,
                        uint32_t count);
 

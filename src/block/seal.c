@@ -15,6 +15,7 @@
 #include "block/seal.h"
 
 #include "base/check.h"
+#include "block/chain.h"
 #include "block/offload.h"
 #include "block/residency.h"
 
@@ -103,12 +104,11 @@ static void seal(quire__book *book, quire__chain *chain, uint32_t first, uint32_
 
 void quire__seal_commit(quire__book *book, quire__chain *chain, quire__plan *plan)
 {
-    const uint32_t block_tokens = book->config.block_tokens;
-    const uint32_t first = chain->length / block_tokens;
+    const uint32_t first = quire__chain_full_of(book, chain->kept, chain->length);
     chain->length += chain->pending;
     book->counters.computed_tokens += chain->pending;
     chain->pending = 0;
-    const uint32_t full = chain->length / block_tokens;
+    const uint32_t full = quire__chain_full_of(book, chain->blocks, chain->length);
     seal(book, chain, first, full);
     if (full > first && book->config.offload == QUIRE_OFFLOAD_WRITE_THROUGH && book->config.host_slots > 0)
         (void)quire__offload_chain(book, chain, 2 * (full - first), plan);
