@@ -66,6 +66,40 @@ static void what_is_secured_goes_before_what_has_come_to_the_cold_end_since(void
     close_desk(&d);
 }
 
+/* A look names what goes next; a sequence that only matches, in no step, may pin some of that afterwards. */
+static void what_is_pinned_after_the_last_look_stays(void **state)
+{
+    (void)state;
+    desk d;
+    quire__book_config config = config_of("priority", 40, 100);
+    config.offload = QUIRE_OFFLOAD_WRITE_BACK;
+    config.offload_low = 16;
+    config.offload_high = 20;
+    open_desk(&d, &config);
+    quire_hint last = {.size = sizeof(last), .flags = QUIRE_HINT_NO_REUSE};
+    quire_hint pin = {.size = sizeof(pin), .range_count = 1, .ranges = {{.priority = QUIRE_PRIORITY_PIN}}};
+    uint32_t seq = open_seq(&d, 0);
+    add(&d, seq, document(3), 9);
+    for (int32_t i = 0; i < 3; i++)
+        ask(&d, (uint64_t)i, document(i), 9);
+    for (int look = 0; look < 3; look++) {
+        quire__book_offload_ahead(d.book, false, &d.plan);
+        answer(&d, true);
+    }
+    uint32_t reader = open_seq(&d, 0);
+    assert_int_equal(match(&d, reader, document(0), 10).tokens, 9);
+    quire__book_seq_hint(d.book, reader, &pin);
+    quire__book_seq_close(d.book, reader);
+    quire__book_seq_hint(d.book, seq, &last);
+    quire__book_seq_close(d.book, seq); /* the first victims by the policy, and the host lacks them */
+    seq = open_seq(&d, 0);
+    add(&d, seq, document(4), 8);
+    quire__book_seq_close(d.book, seq);
+    assert_true(stats_of(&d).evictions_device > 0);
+    assert_int_equal(probe(&d, 0, document(0), 10).device, 9);
+    close_desk(&d);
+}
+
 /* An arena full of what runs: when the sequences end, the host has it, so the next ones evict nothing that is on the device
  * only. */
 static void what_is_in_use_is_offloaded_when_there_is_nothing_else(void **state)
@@ -101,6 +135,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(offloads_wait_for_restores_until_half_the_low_watermark_is_used_up),
         cmocka_unit_test(what_is_in_use_is_offloaded_when_there_is_nothing_else),
+        cmocka_unit_test(what_is_pinned_after_the_last_look_stays),
         cmocka_unit_test(what_is_secured_goes_before_what_has_come_to_the_cold_end_since),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

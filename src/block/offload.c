@@ -259,14 +259,15 @@ void quire__offload_ahead(quire__book *book, bool restoring, quire__plan *plan)
     secure_used(book, left, plan);
 }
 
-/* Nobody has used it since the last look, nothing is below it, and the host has it for sure. `*later`: not yet. */
+/* Nobody has used it since the last look, nothing is below it, and the host has it for sure. `*later`: not yet. What was let go
+ * in the step of the look may have been used after it, and pinned: that has to wait for the next. */
 static bool may_go(const quire__book *book, uint32_t node, bool *later)
 {
     const quire__pool *pool = &book->pool;
     const quire__node *record = &pool->nodes[node];
     *later = false;
     if (record->kind != QUIRE__KIND_SEALED || record->slot[QUIRE_TIER_DEVICE] == QUIRE__NONE || record->refs > 0 ||
-        !on_host(book, node) || pool->ticket[record->slot[QUIRE_TIER_DEVICE]] > book->cold_step)
+        !on_host(book, node) || quire__pool_ticket(pool, record->slot[QUIRE_TIER_DEVICE], book->step) >= book->cold_step)
         return false;
     *later = record->standing[QUIRE_TIER_DEVICE] != QUIRE__CACHED || record->state[QUIRE_TIER_HOST] != QUIRE__RESIDENT ||
              pool->kin[node].children[QUIRE_TIER_DEVICE] > 0;
