@@ -254,6 +254,29 @@ static void a_block_that_comes_down_is_as_old_as_it_was_above(void **state)
     quire__evict_close(&above, &quire__allocator_default);
 }
 
+/* Of blocks new to the host the first has been let go on the device, the others are in use there. */
+static void s3fifo_gives_what_comes_down_no_second_trial(void **state)
+{
+    (void)state;
+    grove device, host;
+    plant(&device);
+    plant(&host);
+    quire__evict above = open_policy("s3fifo", &device), below = {0};
+    quire_policy_setup setup = setup_of(&host);
+    setup.tier = QUIRE_TIER_HOST;
+    setup.above = above.state;
+    assert_int_equal(quire__evict_open(&below, &quire__allocator_default, "s3fifo", NULL, &setup), QUIRE_OK);
+    device.in[0] = true;
+    quire__evict_insert_path(&above, &(uint32_t){0}, 1);
+    for (uint32_t n = 0; n < 8; n++) { /* more than the trial has room for */
+        host.in[n] = true;
+        quire__evict_insert_path(&below, &n, 1);
+    }
+    assert_int_equal(quire__evict_victim(&below), 1);
+    quire__evict_close(&below, &quire__allocator_default);
+    quire__evict_close(&above, &quire__allocator_default);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -261,6 +284,7 @@ int main(void)
         cmocka_unit_test(an_empty_order_has_no_victim),
         cmocka_unit_test(no_policy_names_a_victim_before_what_is_below_it),
         cmocka_unit_test(lru_keeps_the_order_of_use_exactly),
+        cmocka_unit_test(s3fifo_gives_what_comes_down_no_second_trial),
         cmocka_unit_test(a_block_that_comes_down_is_as_old_as_it_was_above),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

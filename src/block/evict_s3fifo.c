@@ -8,6 +8,8 @@
  * were not used again, and moves on those that were, as it does with leaves; so a queue's heap (leaves.c) holds its leaves
  * and what was used again. Each step of a victim's search uses up a use of a block: O(log n) for each use, in the long run. After
  * MOST_STEPS in one call it takes, of the leaves that it has passed, the first of those that had the fewest uses left.
+ *
+ * A block that comes down from a tier above, where it was let go, has had its trial there: it enters with one use.
  */
 #include "block/evict_s3fifo.h"
 
@@ -27,6 +29,7 @@ typedef struct s3fifo {
     quire__leaves leaves;
     ghost *ghosts; /* [ghost_count]: the last ones to go from small, in a ring; and a table by key */
     uint32_t ghost_count, ghost_at;
+    const struct s3fifo *above; /* of the tier above, or NULL */
 } s3fifo;
 
 static quire_status s3fifo_open(void *state, const quire_policy_setup *setup)
@@ -34,6 +37,7 @@ static quire_status s3fifo_open(void *state, const quire_policy_setup *setup)
     s3fifo *p = state;
     void *memory = NULL;
     QUIRE__TRY(quire__leaves_open(&p->leaves, setup));
+    p->above = setup->above;
     p->ghost_count = setup->slots - setup->slots / 10;
     if (p->ghost_count == 0)
         return QUIRE_OK;
@@ -90,7 +94,7 @@ static void enter(s3fifo *p, uint32_t parent, uint32_t block, uint64_t place)
     }
     if (own->key == 0)
         own->key = quire__leaves_key(&p->leaves, parent, block);
-    own->uses = 0;
+    own->uses = p->above && p->above->leaves.leaf[block].flags & QUIRE__LEAF_FOUND;
     quire__leaves_enter(&p->leaves, block, recall(p, own->key) ? MAIN : SMALL, place);
 }
 
