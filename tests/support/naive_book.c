@@ -265,7 +265,7 @@ static int secured_victim(naive_book *book, int first)
         int b = book->cold[i];
         block = &book->block[b];
         bool used = block->kind != NAIVE_SEALED || block->place[DEVICE] == NAIVE_NOWHERE || naive_refs(book, b) > 0 ||
-                    block->place[HOST] == NAIVE_NOWHERE || block->let_go > book->cold_step;
+                    block->place[HOST] == NAIVE_NOWHERE || block->let_go >= book->cold_step;
         bool later = !used && (block->place[DEVICE] != NAIVE_RESIDENT || in_flight(book, b, DEVICE) ||
                                block->place[HOST] != NAIVE_RESIDENT || has_child_on_device(book, b));
         if (i == book->cold_next && !later)
