@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "device/host_ops.h"
+#include "host_limits.h"
 
 enum {
     CHUNK = 2048,   /* tokens of a prefill step */
@@ -79,13 +80,21 @@ static void race_and_report(race *race, void (*body)(void *), const char *name, 
     double least = bench_bed_on_gpu(race->bed) ? LEAST_WORK_GPU : LEAST_WORK;
 
     race->repeats = bytes < least ? (uint32_t)(least / bytes) + 1 : 1;
+    const bool reads = body == attend_body && !bench_bed_on_gpu(race->bed);
     bench_racer racers[] = {bench_enter(NULL, body, NULL, race, race->repeats),
-                            bench_enter(NULL, bench_copy_body, NULL, &race->copy, 1)};
+                            bench_enter(NULL, bench_copy_body, NULL, &race->copy, 1),
+                            bench_enter(NULL, bench_read_body, NULL, &race->copy, 1)};
 
-    bench_bed_race(race->bed, racers, 2);
+    bench_bed_race(race->bed, racers, reads ? 3 : 2);
     bench_figure figure = bench_bed_figure(name, size, racers[0].sample, bytes, racers[1].sample,
                                            2.0 * (double)race->copy.bytes, "copy within the device");
     figure.launch = bench_scale(racers[0].sample, 1e6 / race->view->layers);
+    if (reads) {
+        figure.also_name = "reading alone";
+        figure.also_unit = "GB/s";
+        figure.also = bench_rate(racers[2].sample, (double)race->copy.bytes * 1e-9);
+        figure.of_also = figure.value.median / figure.also.median;
+    }
     bench_report_figure(race->bed->report, &figure);
 }
 

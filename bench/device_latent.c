@@ -8,6 +8,7 @@
 #include "base/hash.h"
 #include "device/host_latent.h"
 #include "device/host_ops.h"
+#include "host_limits.h"
 
 enum { ROW = 576, VALUES = 512, BLOCK_TOKENS = 64, MOST_HEADS = 128 };
 
@@ -172,14 +173,23 @@ static void run_heads(race *race, bench_copy *copy, uint32_t heads)
     args->split_tokens = (int32_t)((race->context / (splits < 64 ? splits : 64) + 127) / 64 * 64);
     attend_body(race);
     check(race);
+    const bool multiplies = !bench_bed_on_gpu(bed);
     bench_racer racers[] = {bench_enter(NULL, attend_body, NULL, race, 1),
-                            bench_enter(NULL, bench_copy_body, NULL, copy, 1)};
-    bench_bed_race(bed, racers, 2);
+                            bench_enter(NULL, bench_copy_body, NULL, copy, 1),
+                            bench_enter(NULL, bench_multiply_body, NULL, bed, 1)};
+    bench_bed_race(bed, racers, multiplies ? 3 : 2);
     snprintf(name, sizeof name, heads == 16 ? "latent decode" : "latent decode, %u heads", heads);
     snprintf(size, sizeof size, "%u x %s tokens", race->rows, bench_count(count, sizeof count, race->context));
     bench_figure figure = bench_bed_figure(name, size, racers[0].sample, (double)page_bytes(race), racers[1].sample,
                                            2.0 * (double)copy->bytes, "copy within the device");
     figure.launch = bench_scale(racers[0].sample, 1e6);
+    if (multiplies) { /* what binds a CPU: each row is multiplied with every head's query, its values with the weights */
+        const double flops = 2.0 * (ROW + VALUES) * heads * race->rows * race->context;
+        figure.also_name = "multiply-adds";
+        figure.also_unit = "TFLOP/s";
+        figure.also = bench_rate(racers[2].sample, bench_multiply_flops(bed) * 1e-12);
+        figure.of_also = flops * 1e-12 / racers[0].sample.median / figure.also.median;
+    }
     bench_report_figure(bed->report, &figure);
     give(race, args->q.data);
     give(race, args->out.data);

@@ -124,6 +124,9 @@ static void print_figure(const bench_figure *figure, bool targets)
             snprintf(text, sizeof text, "%.2fx", ratio_of(figure));
         printf(" %8s  %s", text, figure->limit_name);
     }
+    if (figure->also_name != NULL)
+        printf("; %.0f%% of %s: %s %s", 100 * figure->of_also, figure->also_name,
+               number(text, sizeof text, figure->also.median), figure->also_unit);
     if (figure->baseline_name != NULL)
         printf("; %s: %s", figure->baseline_name, number(text, sizeof text, figure->baseline.median));
     if (figure->launch.runs > 0)
@@ -220,6 +223,14 @@ static void json_figure(FILE *file, const bench_figure *figure, bool targets)
         json_text(file, figure->limit_name);
         json_sample(file, "limit", figure->limit);
         fprintf(file, ", \"of_limit\": %.4g", ratio_of(figure));
+    }
+    if (figure->also_name != NULL) {
+        fprintf(file, ", \"also_is\": ");
+        json_text(file, figure->also_name);
+        fprintf(file, ", \"also_unit\": ");
+        json_text(file, figure->also_unit);
+        json_sample(file, "also", figure->also);
+        fprintf(file, ", \"of_also\": %.4g", figure->of_also);
     }
     if (figure->baseline_name != NULL) {
         fprintf(file, ", \"alternative_is\": ");

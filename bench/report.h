@@ -15,6 +15,10 @@ typedef struct bench_figure {
     bench_sample value, limit, baseline;
     const char *limit_name, *baseline_name; /* NULL: none */
     bench_sample launch; /* microseconds of one launch, where that is a figure of its own */
+    /* Another limit than `limit`, in the unit named with it, and the figure's part of it. NULL: none. */
+    const char *also_name, *also_unit;
+    bench_sample also;
+    double of_also;
 } bench_figure;
 
 typedef struct bench_report bench_report;

@@ -209,7 +209,8 @@ V_INLINE __m128i v_line(const unsigned char *from, int some)
                      : _mm_maskz_loadu_epi32((__mmask8)((1u << some) - 1), from);
 }
 
-/* Lines of 16 bytes of 16 rows, in place as they are loaded, to the columns: only words within lines are left to shuffle. */
+/* Lines of 16 bytes of 16 rows, in place as they are loaded, to the columns: only words within lines are left to
+ * shuffle. */
 V_INLINE void v_columns_of_lines(const __m512i lines[4], vu words[4])
 {
     const __m512i a = _mm512_unpacklo_epi32(lines[0], lines[1]), b = _mm512_unpackhi_epi32(lines[0], lines[1]);
