@@ -263,5 +263,7 @@ int replay_curves(const replay_job *job, replay_error *error)
         status = one_policy(&sheet, job->options->policies[i], i == 0, error);
     if (sheet.file && fclose(sheet.file) != 0 && status == 0)
         status = replay_fail(error, "cannot write %s: %s", path, strerror(errno));
+    if (path && status == 0 && !job->options->quiet)
+        printf("%s has the curves: bench/replay/plot %s OUT.svg draws them\n", path, path);
     return status;
 }

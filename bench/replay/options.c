@@ -517,6 +517,8 @@ int replay_options_parse(replay_options *options, int argc, char **argv, replay_
     if (options->timed && (options->pieces || !options->output))
         return replay_fail(error,
                            "--timed generates the outputs: --pieces and --no-output do not go with it");
+    if (options->plan && options->pieces)
+        return replay_fail(error, "--plan reckons with an engine's tokens: --pieces does not go with it");
     if (options->timed && options->floor)
         return replay_fail(error, "--floor is of requests one after another: it does not go with --timed");
     if (options->pieces)
