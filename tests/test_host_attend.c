@@ -184,13 +184,13 @@ static void a_nan_in_the_cache_shows_where_it_is_seen_and_nowhere_else(void **st
 static void not_a_code(engine *e, uint64_t *random)
 {
     for (int32_t group = 1; group <= 6; group += 2) {
-        attend_shape shape = {QUIRE_DTYPE_FP8_E4M3, QUIRE_DTYPE_F32, 16, 64, 1, group, 1, false};
+        attend_shape shape = {QUIRE_DTYPE_FP8_E4M3, QUIRE_DTYPE_F32, 16, 128, 1, group, 1, false};
         attend_fixture f;
         fixture_open(&f, &shape, 1, (int32_t[]){140}, (int32_t[]){140}, random);
         quire__pages pages = fixture_pages(&f);
         unsigned char *expected = malloc(f.out_bytes);
         quire__page_row(&pages, f.table[2], 0, 1, 0, 8)[5] = 0x7f; /* V of key 40 */
-        quire__page_row(&pages, f.table[6], 0, 0, 0, 4)[9] = 0xff; /* K of key 100 */
+        quire__page_row(&pages, f.table[6], 0, 0, 0, 4)[100] = 0xff; /* K of key 100 */
         quire__attend_args args = fixture_args(&f, 0, expected);
         assert_int_equal(quire__host_attend_run(e->attend, &args), QUIRE_OK);
         args.out.data = f.out;
@@ -199,8 +199,8 @@ static void not_a_code(engine *e, uint64_t *random)
         assert_int_equal(quire__host_attend_run(e->attend, &args), QUIRE_OK);
         assert_memory_equal(expected, f.out, f.out_bytes);
         for (int32_t i = 0; i < 140 * group; i++)
-            for (int32_t d = 0; d < 64; d++)
-                assert_int_equal(isnan(((const float *)(const void *)f.out)[i * 64 + d]) != 0,
+            for (int32_t d = 0; d < 128; d++)
+                assert_int_equal(isnan(((const float *)(const void *)f.out)[i * 128 + d]) != 0,
                                  i / group >= 100 || (i / group >= 40 && d == 5));
         free(expected);
         fixture_close(&f);
