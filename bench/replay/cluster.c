@@ -129,6 +129,7 @@ static int serve(cluster *cluster, size_t at, replay_error *error)
     member *member = &cluster->members[node];
     double chosen = replay_cpu_now();
     quire__book_set_time(member->cache.book, (uint64_t)(arrival->time * 1e6));
+    member->cache.generated = total > request->input ? 0 : request->output;
     if (replay_node_serve(&member->cache, domain, cluster->tokens, request->input, total, &served, error))
         return -1;
     double ended = replay_cpu_now();

@@ -31,6 +31,7 @@ static int serve(drive *drive, uint32_t index, replay_error *error)
     }
     double begin = replay_cpu_now();
     drive->node.hints = replay_hints(drive->setup, request);
+    drive->node.generated = total > input ? 0 : request->output; /* what is served is counted by the cache */
     quire__book_set_time(drive->node.book, (uint64_t)request->time_us);
     int status =
         replay_node_serve(&drive->node, request->domain, drive->tokens, input, total, &served, error);

@@ -317,7 +317,7 @@ static int commit_all(engine *engine, replay_error *error)
             engine->first_tokens[job.request] = engine->now - arrival(engine, job.request);
         if (job.length >= job.total) {
             replay_node_hint(&engine->node, job.seq,
-                             replay_hints(engine->setup, &engine->trace->requests[job.request]));
+                             replay_hints(engine->setup, &engine->trace->requests[job.request]), 0);
             quire__book_seq_close(engine->node.book, job.seq);
             engine->done++;
             engine->blocked = false;

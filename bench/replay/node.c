@@ -96,11 +96,11 @@ static void give_up_partial(replay_node *node, uint32_t seq, quire_hit *hit)
     (void)quire__book_seq_truncate(node->book, seq, hit->tokens);
 }
 
-void replay_node_hint(replay_node *node, uint32_t seq, uint32_t flags)
+void replay_node_hint(replay_node *node, uint32_t seq, uint32_t flags, uint32_t generated)
 {
-    if (flags == 0)
+    if (flags == 0 && generated == 0)
         return;
-    quire_hint hint = {.size = sizeof hint, .flags = flags};
+    quire_hint hint = {.size = sizeof hint, .flags = flags, .generated = generated};
     quire__book_seq_hint(node->book, seq, &hint);
 }
 
@@ -127,7 +127,7 @@ int replay_node_serve(replay_node *node, uint64_t domain, const int32_t *tokens,
         status = compute(node, seq, tokens, (uint32_t)hit->tokens, total);
     }
     served->computed = total > hit->tokens ? total - (uint32_t)hit->tokens : 0;
-    replay_node_hint(node, seq, node->hints);
+    replay_node_hint(node, seq, node->hints, node->generated);
     quire__book_seq_close(node->book, seq);
     return status == QUIRE_OK ? 0 : replay_fail(error, "%s", quire_error_text());
 }

@@ -22,7 +22,7 @@ typedef struct replay_node_config {
 } replay_node_config;
 
 typedef struct replay_node {
-    uint32_t hints; /* QUIRE_HINT_*, of the request that is served next */
+    uint32_t hints, generated; /* QUIRE_HINT_*, and tokens answered, of the request that is served next */
     quire__book *book;
     quire__plan plan;
     replay_geometry geometry;
@@ -38,8 +38,8 @@ void replay_node_close(replay_node *node);
 /* Every move that is planned ends at once, well. */
 void replay_node_settle(replay_node *node);
 
-/* What an engine would say of a sequence before it closes it; flags 0: nothing. */
-void replay_node_hint(replay_node *node, uint32_t seq, uint32_t flags);
+/* What an engine would say of a sequence before it closes it; `generated`: tokens answered that are not in it. */
+void replay_node_hint(replay_node *node, uint32_t seq, uint32_t flags, uint32_t generated);
 
 typedef struct replay_served {
     quire_hit hit;

@@ -361,6 +361,8 @@ typedef struct quire_hint {
     uint32_t range_count;  /* at most QUIRE_HINT_RANGES; where ranges overlap the highest priority counts */
     quire_hint_range ranges[QUIRE_HINT_RANGES];
     uint64_t next_use_us;  /* when the prompt is expected again, from the call on; 0: not known */
+    uint32_t generated;    /* tokens that the model answered with, where they were not appended to the sequence; 0: the cache
+                            * counts what was appended after the prompt that was matched */
 } quire_hint;
 
 /* QUIRE_EINVAL: the size, an unknown flag, too many ranges, a priority out of range. The hint is copied. */

@@ -68,6 +68,7 @@ typedef struct quire_policy_use {
     uint64_t ttl_us;   /* of the domain; 0: none */
     uint64_t next_use; /* when the engine expects the prompt again, microseconds like now; 0: not said */
     uint64_t host_holds; /* about how long the host tier holds what nobody uses, microseconds; 0: not known. For worth_offload */
+    uint32_t generated; /* tokens that the sequence got after the prompt that was matched, or that the engine named; 0: not known */
 } quire_policy_use;
 
 typedef struct quire_policy {

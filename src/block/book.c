@@ -247,7 +247,9 @@ bool quire__book_match_hold(quire__book *book, uint32_t seq, const int32_t *toke
 void quire__book_match_end(quire__book *book, uint32_t seq, const int32_t *tokens, size_t count, quire__plan *plan,
                            quire_hit *hit)
 {
-    quire__match_take(book, chain_of(book, seq), tokens, (uint32_t)count, plan, hit);
+    quire__chain *chain = chain_of(book, seq);
+    quire__match_take(book, chain, tokens, (uint32_t)count, plan, hit);
+    chain->prompt = (uint32_t)count;
     quire__book_check_quick(book);
 }
 
@@ -372,6 +374,7 @@ quire_status quire__book_domain_ttl(quire__book *book, uint64_t domain, uint64_t
 /* What policies are told of a sequence that ends. */
 static void name_user(quire__book *book, const quire__chain *chain)
 {
+    const uint32_t appended = chain->prompt > 0 && chain->length > chain->prompt ? chain->length - chain->prompt : 0;
     quire_policy_use use = {
         .domain = book->prefix.domains[chain->domain].value,
         .blocks = chain->length / book->config.block_tokens,
@@ -380,6 +383,7 @@ static void name_user(quire__book *book, const quire__chain *chain)
         .next_use = chain->hint.next_use_us,
         .range_count = chain->hint.range_count,
         .ranges = chain->hint.ranges,
+        .generated = chain->hint.generated > 0 ? chain->hint.generated : appended,
     };
     for (int i = 0; i < book->lifetime_count; i++) {
         if (book->lifetimes[i].ttl_us && book->lifetimes[i].domain == use.domain)

@@ -45,6 +45,7 @@ void quire__chain_fork(quire__book *book, const quire__chain *chain, quire__chai
     child->blocks = chain->blocks;
     child->length = chain->length;
     child->matched = chain->matched;
+    child->prompt = chain->prompt;
     child->ready = chain->ready;
     child->offloaded = chain->offloaded;
     if (chain->blocks == 0)

@@ -11,9 +11,10 @@
  * age. A cell finds its bucket when its least leaf changes, and when it is looked at: each request looks at the next few
  * cells in turn, and moves on those of their blocks that have reached the next bin.
  *
- * A kind is what is known when a block is let go: whether the engine said that the turn has ended; the block's place (the
- * last, found in the cache, or new); how much the conversation has grown in this turn, beside what is usual; how long it had been
- * since the turn before; how often the block has been used. Turns are found by marks: the last two blocks of a
+ * A kind is what is known when a block is let go: the block's place (the last, found in the cache, or new); how the turn
+ * ended (whether the engine said so, and how much was generated, beside what is usual: a call of a tool is short); how often the
+ * block has been used; how much the conversation has grown in this turn, beside what is usual; how long it had been since the
+ * turn before. Turns are found by marks: the last two blocks of a
  * sequence are marked, and a sequence that has a mark in its path is the next turn of that conversation (and takes
  * the mark away, so that a prefix that many share is not taken for a conversation). A mark survives the eviction of its
  * block, by key. Uses of a block that was evicted are known from the learner's samples: a block has been used
@@ -59,7 +60,7 @@ enum {
     MOVED = 16       /* blocks of a cell that move on when it is looked at */
 };
 
-enum { ENDED, PLACE, GROWTH, USES, GAP }; /* the features, in the order of the learner's tree */
+enum { PLACE, ENDED, USES, GROWTH, GAP }; /* the features, in the order of the learner's tree */
 
 typedef struct entry {
     uint32_t used; /* ms */
@@ -100,6 +101,7 @@ typedef struct learned {
     uint32_t blocks, count, ticked;
     uint32_t lowest; /* the first cell of the lowest bucket, or QUIRE__NONE: it has to be looked for */
     float growth; /* log2 of what sequences grow by, on average */
+    float generated; /* log2 of how many tokens are generated in a turn, on average */
     const struct learned *above; /* of the tier above, or NULL; then it is the one that learns */
     quire__learner *learner;     /* of the uppermost tier */
     quire__learner own;
@@ -329,6 +331,14 @@ static uint32_t growth_class(learned *p, uint32_t blocks)
     return beside < -3 ? 0 : beside < -1 ? 1 : beside < 1 ? 2 : beside < 2 ? 3 : 4;
 }
 
+/* Three classes of how much was generated, the middle one three octaves and about the average; the engine's word doubles them. */
+static uint32_t ended_class(learned *p, const quire_policy_use *use)
+{
+    float size = log2_of(use->generated + 1), beside = size - p->generated;
+    p->generated += beside / 64;
+    return (beside < -1.75f ? 0 : beside < 1.5f ? 1 : 2) + (use->hints & QUIRE_HINT_TURN_ENDED ? 3 : 0);
+}
+
 static uint32_t gap_class(uint32_t gap)
 {
     uint32_t bin = quire__learner_bin(gap);
@@ -452,7 +462,7 @@ static void learned_insert(void *state, const uint32_t *path, uint32_t count, co
     uint32_t last_used = 0, end = whole ? find_mark(p, path, count, &last_used) : 0;
     const bool useless = use->hints & QUIRE_HINT_NO_REUSE; /* as if it had been there for long: taken at its word */
     uint8_t features[QUIRE__LEARNER_FEATURES] = {
-        [ENDED] = use->hints & QUIRE_HINT_TURN_ENDED ? 1 : 0,
+        [ENDED] = (uint8_t)(whole ? ended_class(p, use) : 1),
         [GROWTH] = (uint8_t)(whole ? growth_class(p, count - end) : 0),
         [GAP] = (uint8_t)(end ? 1 + gap_class(now - last_used) : 0)};
     const uint32_t matched = use->matched > above ? use->matched - above : 0;
@@ -668,6 +678,7 @@ static quire_status learned_open(void *state, const quire_policy_setup *setup)
     p->marks = memory;
     QUIRE__TRY(quire__learner_open(&p->own, &p->allocator));
     p->growth = 3;
+    p->generated = 7;
     return QUIRE_OK;
 }
 

@@ -18,6 +18,7 @@ struct quire__chain {
     uint32_t blocks;
     uint32_t length;  /* tokens; the last block may hold more than this sequence has of it */
     uint32_t matched; /* of them, found by a match */
+    uint32_t prompt;  /* tokens of the prompt that was matched, found or not; what is longer was generated. 0: none was */
     uint32_t ready;   /* blocks before this one are resident */
     uint32_t offloaded; /* about where the host tier's part of the chain ends: a hint */
     uint32_t changed; /* the first table entry that the reader has not seen */
