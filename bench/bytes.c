@@ -144,6 +144,8 @@ void *bench_bed_take(bench_bed *bed, quire__memory kind, size_t bytes)
     void *memory;
 
     bench_must(quire__device_alloc(bed->device, kind, bytes, &memory));
+    if (!bench_bed_on_gpu(bed))
+        memset(memory, 1, bytes); /* pages that nobody has written are all one page of zeros, which lies in the caches */
     return memory;
 }
 
