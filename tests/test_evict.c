@@ -219,6 +219,16 @@ static void lru_keeps_the_order_of_use_exactly(void **state)
     quire__evict_close(&evict, &quire__allocator_default);
 }
 
+static quire__evict open_below(const char *policy, grove *trees, const quire__evict *above)
+{
+    quire__evict evict = {0};
+    quire_policy_setup setup = setup_of(trees);
+    setup.tier = QUIRE_TIER_HOST;
+    setup.above = above->state;
+    assert_int_equal(quire__evict_open(&evict, &quire__allocator_default, policy, NULL, &setup), QUIRE_OK);
+    return evict;
+}
+
 /* Blocks that come down from the device, where the older of two was let go first. */
 static void a_block_that_comes_down_is_as_old_as_it_was_above(void **state)
 {
@@ -226,11 +236,7 @@ static void a_block_that_comes_down_is_as_old_as_it_was_above(void **state)
     grove device, host;
     plant(&device);
     plant(&host);
-    quire__evict above = open_policy("learned", &device), below = {0};
-    quire_policy_setup setup = setup_of(&host);
-    setup.tier = QUIRE_TIER_HOST;
-    setup.above = above.state;
-    assert_int_equal(quire__evict_open(&below, &quire__allocator_default, "learned", NULL, &setup), QUIRE_OK);
+    quire__evict above = open_policy("learned", &device), below = open_below("learned", &host, &above);
     for (uint32_t n = 0; n < 4; n++) { /* 0 .. 3, the oldest first, the first above all others */
         above.use.now = (n + 1) * UINT64_C(60000000);
         device.in[n] = true;
@@ -261,11 +267,7 @@ static void s3fifo_gives_what_comes_down_no_second_trial(void **state)
     grove device, host;
     plant(&device);
     plant(&host);
-    quire__evict above = open_policy("s3fifo", &device), below = {0};
-    quire_policy_setup setup = setup_of(&host);
-    setup.tier = QUIRE_TIER_HOST;
-    setup.above = above.state;
-    assert_int_equal(quire__evict_open(&below, &quire__allocator_default, "s3fifo", NULL, &setup), QUIRE_OK);
+    quire__evict above = open_policy("s3fifo", &device), below = open_below("s3fifo", &host, &above);
     device.in[0] = true;
     quire__evict_insert_path(&above, &(uint32_t){0}, 1);
     for (uint32_t n = 0; n < 8; n++) { /* more than the trial has room for */

@@ -1,19 +1,47 @@
 /* Write-back: what is offloaded ahead of eviction, and what goes then. */
 #include "support/served.h"
 
+/* An arena of 40 blocks, a host tier of 100. */
+static void open_writing_back(desk *d, const char *policy, uint32_t low, uint32_t high)
+{
+    quire__book_config config = config_of(policy, 40, 100);
+    config.offload = QUIRE_OFFLOAD_WRITE_BACK;
+    config.offload_low = low;
+    config.offload_high = high;
+    open_desk(d, &config);
+}
+
+static void look(desk *d, int times)
+{
+    for (int i = 0; i < times; i++) {
+        quire__book_offload_ahead(d->book, false, &d->plan);
+        answer(d, true);
+    }
+}
+
+/* The first victims by the policy, and the host lacks them. */
+static void close_as_useless(desk *d, uint32_t seq)
+{
+    quire_hint last = {.size = sizeof(last), .flags = QUIRE_HINT_NO_REUSE};
+    quire__book_seq_hint(d->book, seq, &last);
+    quire__book_seq_close(d->book, seq);
+}
+
+static void compute_and_close(desk *d, int32_t name, uint32_t blocks)
+{
+    uint32_t seq = open_seq(d, 0);
+    add(d, seq, document(name), blocks);
+    quire__book_seq_close(d->book, seq);
+}
+
 /* Blocks that a call plans to offload with so many free ones left in an arena of 40, the low watermark being 16. */
 static uint32_t planned_with_free(uint32_t unused, bool restoring)
 {
     desk d;
-    quire__book_config config = config_of("lru", 40, 100);
-    config.offload = QUIRE_OFFLOAD_WRITE_BACK;
-    config.offload_low = 16;
-    config.offload_high = 20;
-    open_desk(&d, &config);
+    open_writing_back(&d, "lru", 16, 20);
     for (uint32_t i = 0, left = 40 - unused; left > 0; i++) {
-        uint32_t seq = open_seq(&d, 0), count = left < 12 ? left : 12;
-        add(&d, seq, document((int32_t)i), count);
-        quire__book_seq_close(d.book, seq);
+        const uint32_t count = left < 12 ? left : 12;
+        compute_and_close(&d, (int32_t)i, count);
         left -= count;
     }
     assert_int_equal(d.plan.count, 0);
@@ -39,25 +67,14 @@ static void what_is_secured_goes_before_what_has_come_to_the_cold_end_since(void
 {
     (void)state;
     desk d;
-    quire__book_config config = config_of("priority", 40, 100);
-    config.offload = QUIRE_OFFLOAD_WRITE_BACK;
-    config.offload_low = 16;
-    config.offload_high = 20;
-    open_desk(&d, &config);
-    quire_hint last = {.size = sizeof(last), .flags = QUIRE_HINT_NO_REUSE};
+    open_writing_back(&d, "priority", 16, 20);
     for (int32_t i = 0; i < 3; i++)
         ask(&d, (uint64_t)i, document(i), 9);
     uint32_t seq = open_seq(&d, 0);
     add(&d, seq, document(3), 9);
-    for (int look = 0; look < 3; look++) {
-        quire__book_offload_ahead(d.book, false, &d.plan);
-        answer(&d, true);
-    }
-    quire__book_seq_hint(d.book, seq, &last);
-    quire__book_seq_close(d.book, seq); /* the first victims by the policy, and the host lacks them */
-    seq = open_seq(&d, 0);
-    add(&d, seq, document(4), 12);
-    quire__book_seq_close(d.book, seq);
+    look(&d, 3);
+    close_as_useless(&d, seq);
+    compute_and_close(&d, 4, 12);
     quire_stats stats = stats_of(&d);
     assert_int_equal(stats.evictions_device, 8);
     assert_int_equal(stats.offloads_missed, 0);
@@ -71,30 +88,19 @@ static void what_is_pinned_after_the_last_look_stays(void **state)
 {
     (void)state;
     desk d;
-    quire__book_config config = config_of("priority", 40, 100);
-    config.offload = QUIRE_OFFLOAD_WRITE_BACK;
-    config.offload_low = 16;
-    config.offload_high = 20;
-    open_desk(&d, &config);
-    quire_hint last = {.size = sizeof(last), .flags = QUIRE_HINT_NO_REUSE};
+    open_writing_back(&d, "priority", 16, 20);
     quire_hint pin = {.size = sizeof(pin), .range_count = 1, .ranges = {{.priority = QUIRE_PRIORITY_PIN}}};
     uint32_t seq = open_seq(&d, 0);
     add(&d, seq, document(3), 9);
     for (int32_t i = 0; i < 3; i++)
         ask(&d, (uint64_t)i, document(i), 9);
-    for (int look = 0; look < 3; look++) {
-        quire__book_offload_ahead(d.book, false, &d.plan);
-        answer(&d, true);
-    }
+    look(&d, 3);
     uint32_t reader = open_seq(&d, 0);
     assert_int_equal(match(&d, reader, document(0), 10).tokens, 9);
     quire__book_seq_hint(d.book, reader, &pin);
     quire__book_seq_close(d.book, reader);
-    quire__book_seq_hint(d.book, seq, &last);
-    quire__book_seq_close(d.book, seq); /* the first victims by the policy, and the host lacks them */
-    seq = open_seq(&d, 0);
-    add(&d, seq, document(4), 8);
-    quire__book_seq_close(d.book, seq);
+    close_as_useless(&d, seq);
+    compute_and_close(&d, 4, 8);
     assert_true(stats_of(&d).evictions_device > 0);
     assert_int_equal(probe(&d, 0, document(0), 10).device, 9);
     close_desk(&d);
@@ -106,18 +112,14 @@ static void what_is_in_use_is_offloaded_when_there_is_nothing_else(void **state)
 {
     (void)state;
     desk d;
-    quire__book_config config = config_of("lru", 40, 100);
-    config.offload = QUIRE_OFFLOAD_WRITE_BACK;
-    config.offload_low = 8;
-    config.offload_high = 16;
-    open_desk(&d, &config);
+    open_writing_back(&d, "lru", 8, 16);
     for (int32_t round = 0; round < 3; round++) {
         uint32_t seq[2];
         for (int32_t i = 0; i < 2; i++) {
             seq[i] = open_seq(&d, 0);
             add(&d, seq[i], document(2 * round + i), 18);
         }
-        for (int look = 0; look < 6; look++) {
+        for (int times = 0; times < 6; times++) {
             quire__book_offload_ahead(d.book, false, &d.plan);
             assert_true(d.plan.count <= 8); /* a batch */
             answer(&d, true);

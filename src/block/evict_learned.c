@@ -12,13 +12,12 @@
  * cells in turn, and moves on those of their blocks that have reached the next bin.
  *
  * A kind is what is known when a block is let go: the block's place (the last, found in the cache, or new); how the turn
- * ended (whether the engine said so, and how much was generated, beside what is usual: a call of a tool is short); how often the
- * block has been used; how much the conversation has grown in this turn, beside what is usual; how long it had been since the
- * turn before. Turns are found by marks: the last two blocks of a
- * sequence are marked, and a sequence that has a mark in its path is the next turn of that conversation (and takes
- * the mark away, so that a prefix that many share is not taken for a conversation). A mark survives the eviction of its
- * block, by key. Uses of a block that was evicted are known from the learner's samples: a block has been used
- * at least as often as one below it, so the samples of a path say enough.
+ * ended (whether the engine said so, and how much was generated, beside what is usual: a call of a tool is short); how often
+ * the block has been used; how much the conversation has grown in this turn, beside what is usual; how long it had been since
+ * the turn before. Turns are found by marks: the last two blocks of a sequence are marked, and a sequence that has a mark in
+ * its path is the next turn of that conversation (and takes the mark away, so that a prefix that many share is not taken for a
+ * conversation). A mark survives the eviction of its block, by key. Uses of a block that was evicted are known from the
+ * learner's samples: a block has been used at least as often as one below it, so the samples of a path say enough.
  *
  * Of two tiers the upper one learns. The lower one has lists of its own, over the same kinds: of a block that comes down, or
  * whose path is counted as used there, it takes over what the upper one knows, and between two such times the block is as

@@ -2,6 +2,7 @@
 #include "support/testing.h"
 
 #include "support/naive_book.h"
+#include "support/naive_write_back.h"
 
 #include <string.h>
 
@@ -23,7 +24,7 @@ int naive_refs(const naive_book *book, int block)
     return refs;
 }
 
-static bool in_flight(const naive_book *book, int block, int tier)
+bool naive_in_flight(const naive_book *book, int block, int tier)
 {
     for (int i = 0; i < book->moves; i++) {
         if (book->move[i].side[tier] == block)
@@ -40,7 +41,7 @@ static uint32_t orphans(const naive_book *book, int tier)
     return count;
 }
 
-static uint32_t free_slots(const naive_book *book, int tier)
+uint32_t naive_free_slots(const naive_book *book, int tier)
 {
     uint32_t taken = orphans(book, tier);
     for (int b = 0; b < NAIVE_BLOCKS; b++)
@@ -51,7 +52,7 @@ static uint32_t free_slots(const naive_book *book, int tier)
 static bool cached(const naive_book *book, int b)
 {
     return book->block[b].kind == NAIVE_SEALED && book->block[b].place[DEVICE] == NAIVE_RESIDENT &&
-           naive_refs(book, b) == 0 && !in_flight(book, b, DEVICE);
+           naive_refs(book, b) == 0 && !naive_in_flight(book, b, DEVICE);
 }
 
 static uint32_t cached_count(const naive_book *book)
@@ -67,7 +68,7 @@ static uint32_t moving_count(const naive_book *book)
     uint32_t count = orphans(book, DEVICE);
     for (int b = 0; b < NAIVE_BLOCKS; b++)
         count += book->block[b].kind == NAIVE_SEALED && book->block[b].place[DEVICE] != NAIVE_NOWHERE &&
-                 naive_refs(book, b) == 0 && in_flight(book, b, DEVICE);
+                 naive_refs(book, b) == 0 && naive_in_flight(book, b, DEVICE);
     return count;
 }
 
@@ -245,45 +246,14 @@ static void lose(naive_book *book, int b, int tier)
     }
 }
 
-static bool has_child_on_device(const naive_book *book, int b)
-{
-    for (int child = 0; child < NAIVE_BLOCKS; child++)
-        if (book->block[child].kind == NAIVE_SEALED && book->block[child].parent == b &&
-            book->block[child].place[DEVICE] != NAIVE_NOWHERE)
-            return true;
-    return false;
-}
-
-/* Write-back: in place of the first of the order, if the host lacks that, the first that the last look secured. Those that
- * were used since are passed over for good, up to 64 that cannot go yet for now. */
-static int secured_victim(naive_book *book, int first)
-{
-    const naive_block *block = &book->block[first];
-    if (block->place[DEVICE] == NAIVE_RESIDENT && !in_flight(book, first, DEVICE) && block->place[HOST] != NAIVE_NOWHERE)
-        return first;
-    for (int i = book->cold_next, tries = 64; i < book->colds && tries > 0; i++, tries--) {
-        int b = book->cold[i];
-        block = &book->block[b];
-        bool used = block->kind != NAIVE_SEALED || block->place[DEVICE] == NAIVE_NOWHERE || naive_refs(book, b) > 0 ||
-                    block->place[HOST] == NAIVE_NOWHERE || block->let_go >= book->cold_step;
-        bool later = !used && (block->place[DEVICE] != NAIVE_RESIDENT || in_flight(book, b, DEVICE) ||
-                               block->place[HOST] != NAIVE_RESIDENT || has_child_on_device(book, b));
-        if (i == book->cold_next && !later)
-            book->cold_next++;
-        if (!used && !later)
-            return b;
-    }
-    return first;
-}
-
 static bool evict(naive_book *book, int tier, int spare)
 {
     if (book->ordered[tier] == 0)
         return false;
     int b = book->order[tier][0];
     if (tier == DEVICE && book->config.offload >= QUIRE_OFFLOAD_WRITE_BACK)
-        b = secured_victim(book, b);
-    if (b == spare || book->block[b].place[tier] != NAIVE_RESIDENT || in_flight(book, b, tier))
+        b = naive_secured_victim(book, b);
+    if (b == spare || book->block[b].place[tier] != NAIVE_RESIDENT || naive_in_flight(book, b, tier))
         return false;
     if (tier == DEVICE)
         book->stats.evictions_device++;
@@ -299,7 +269,7 @@ static bool evict(naive_book *book, int tier, int spare)
 
 static bool make_room(naive_book *book, int tier, int spare)
 {
-    return free_slots(book, tier) > 0 || evict(book, tier, spare);
+    return naive_free_slots(book, tier) > 0 || evict(book, tier, spare);
 }
 
 /* After a sequence let go of it. */
@@ -416,7 +386,7 @@ void naive_seq_open(naive_book *book, int s, uint64_t domain)
 static bool take_restore(naive_book *book, int s, int b, uint32_t spare)
 {
     naive_seq *seq = &book->seq[s];
-    if (in_flight(book, b, HOST) || free_slots(book, DEVICE) + cached_count(book) <= spare ||
+    if (naive_in_flight(book, b, HOST) || naive_free_slots(book, DEVICE) + cached_count(book) <= spare ||
         !make_room(book, DEVICE, NAIVE_NONE))
         return false;
     book->block[b].place[DEVICE] = NAIVE_ARRIVING;
@@ -448,7 +418,7 @@ static void count_left(naive_book *book, uint64_t domain, int b, const int32_t *
 {
     const uint32_t size = book->config.block_tokens;
     for (bool busy = false; b != NAIVE_NONE && left >= size; tokens += size, left -= size) {
-        busy |= in_flight(book, b, HOST);
+        busy |= naive_in_flight(book, b, HOST);
         *(busy ? &book->stats.tokens_busy : &book->stats.tokens_no_room) += size;
         b = left >= 2 * size ? child_with(book, domain, b, tokens + size) : NAIVE_NONE;
     }
@@ -484,7 +454,7 @@ void naive_match(naive_book *book, int s, const int32_t *tokens, uint32_t count,
     else if (b != NAIVE_NONE && fits && (here || take_restore(book, s, b, spare)))
         partial = of_it;
     else if (b != NAIVE_NONE && !here && of_it < size)
-        *(fits && in_flight(book, b, HOST) ? &book->stats.tokens_busy : &book->stats.tokens_no_room) += of_it;
+        *(fits && naive_in_flight(book, b, HOST) ? &book->stats.tokens_busy : &book->stats.tokens_no_room) += of_it;
     seq->length += partial;
     seq->matched = seq->length;
     *hit = (quire_hit){.tokens = seq->length, .partial = partial, .ready = 1};
@@ -578,7 +548,7 @@ bool naive_reserve(naive_book *book, int s, uint32_t count, uint32_t *moving)
     int last = seq->count > 0 ? seq->blocks[seq->count - 1] : NAIVE_NONE;
     bool copy = part > 0 && (book->block[last].kind != NAIVE_OPEN || naive_refs(book, last) > 1);
     uint32_t need = blocks_of(book, seq->length + count) - (uint32_t)seq->count + copy;
-    bool full = need > 0 && need + kept_free(book, s) > free_slots(book, DEVICE) + cached_count(book);
+    bool full = need > 0 && need + kept_free(book, s) > naive_free_slots(book, DEVICE) + cached_count(book);
     int fresh[NAIVE_LENGTH + 1], taken = 0;
     while (!full && taken < (int)need) {
         full = !make_room(book, DEVICE, NAIVE_NONE);
@@ -615,11 +585,10 @@ void naive_name(naive_book *book, int s, const int32_t *tokens)
     }
 }
 
-/* The last of a path whose other blocks the host has. */
-static bool offload(naive_book *book, const int *path, int count)
+bool naive_offload(naive_book *book, const int *path, int count)
 {
     int b = path[count - 1], parent = book->block[b].parent;
-    if (in_flight(book, b, DEVICE))
+    if (naive_in_flight(book, b, DEVICE))
         return false;
     if (!make_room(book, HOST, parent)) {
         if (parent == NAIVE_NONE || book->order[HOST][0] != parent)
@@ -677,7 +646,7 @@ void naive_commit(naive_book *book, int s)
     for (uint32_t i = 0; i < full && most > 0 && book->config.offload == QUIRE_OFFLOAD_WRITE_THROUGH && book->config.host_slots > 0; i++) {
         if (book->block[seq->blocks[i]].place[HOST] != NAIVE_NOWHERE)
             continue;
-        if (!offload(book, seq->blocks, (int)i + 1))
+        if (!naive_offload(book, seq->blocks, (int)i + 1))
             break;
         most--;
     }
@@ -698,73 +667,6 @@ void naive_cancel(naive_book *book, int s)
     seq->blocks[seq->count - 1] = seq->source;
     seq->source = NAIVE_NONE;
     let_go(book, copy);
-}
-
-/* ---- write-back ---------------------------------------------------------------------------------------------- */
-
-typedef enum outcome { PLANNED, NOT_NOW, NO_ROOM } outcome;
-
-static outcome offload_path(naive_book *book, int b, uint32_t *left)
-{
-    int path[NAIVE_LENGTH], count = 0;
-    for (int at = b; at != NAIVE_NONE; at = book->block[at].parent) {
-        memmove(path + 1, path, (size_t)count++ * sizeof(*path));
-        path[0] = at;
-    }
-    for (int i = 0; i < count; i++) {
-        if (book->block[path[i]].place[HOST] != NAIVE_NOWHERE)
-            continue;
-        if (book->block[path[i]].place[DEVICE] != NAIVE_RESIDENT || in_flight(book, path[i], DEVICE))
-            return NOT_NOW;
-        if (*left == 0 || !offload(book, path, i + 1))
-            return NO_ROOM;
-        --*left;
-    }
-    return PLANNED;
-}
-
-/* Returns how many more blocks may be offloaded; 0 if not all of the order has been secured. */
-static uint32_t secure(naive_book *book, uint64_t most, uint32_t left)
-{
-    const uint64_t in_order = (uint64_t)book->ordered[DEVICE], count = most < in_order ? most : in_order;
-    outcome ended = PLANNED;
-    book->secured = 0;
-    book->secured_at = book->stats.evictions_device;
-    book->cold_step = book->step;
-    book->cold_next = 0;
-    book->colds = (int)count;
-    memcpy(book->cold, book->order[DEVICE], sizeof(*book->cold) * count);
-    for (uint64_t seen = 0; seen < count && ended != NO_ROOM; seen++) {
-        ended = offload_path(book, book->cold[seen], &left);
-        book->secured += ended == PLANNED;
-    }
-    bool all = in_order < most && book->secured == in_order;
-    book->looked_at = all ? in_order : 0;
-    return all ? left : 0;
-}
-
-void naive_offload_ahead(naive_book *book, bool restoring)
-{
-    const quire__book_config *config = &book->config;
-    uint32_t low = restoring ? config->offload_low / 2 : config->offload_low, unused = free_slots(book, DEVICE);
-    uint32_t high = restoring ? low : config->offload_high, left = restoring ? config->offload_low / 8 : low;
-    uint64_t gone = book->stats.evictions_device - book->secured_at, in_order = (uint64_t)book->ordered[DEVICE];
-    if (config->offload < QUIRE_OFFLOAD_WRITE_BACK || config->host_slots == 0 ||
-        unused + (gone < book->secured ? book->secured - gone : 0) >= low)
-        return;
-    left = left > 0 ? left : 1;
-    if (book->looked_at == 0 || book->looked_at != in_order || gone > 0)
-        left = secure(book, high - unused, left);
-    for (int s = 0; s < NAIVE_SEQUENCES; s++) /* what is in use, when all else is secured */
-        for (uint32_t i = 0; book->seq[s].open && i < book->seq[s].length / config->block_tokens && left > 0; i++) {
-            const naive_block *block = &book->block[book->seq[s].blocks[i]];
-            if (block->place[HOST] != NAIVE_NOWHERE)
-                continue;
-            if (block->kind != NAIVE_SEALED || block->place[DEVICE] != NAIVE_RESIDENT ||
-                !offload(book, book->seq[s].blocks, (int)i + 1))
-                break;
-            left--;
-        }
 }
 
 /* ---- moves, the whole ---------------------------------------------------------------------------------------- */
@@ -823,10 +725,10 @@ void naive_stats(const naive_book *book, quire_stats *stats)
 {
     *stats = book->stats;
     stats->device_total = book->config.device_slots;
-    stats->device_free = free_slots(book, DEVICE);
+    stats->device_free = naive_free_slots(book, DEVICE);
     stats->device_moving = orphans(book, DEVICE);
     stats->host_total = book->config.host_slots;
-    stats->host_free = free_slots(book, HOST);
+    stats->host_free = naive_free_slots(book, HOST);
     stats->host_moving = orphans(book, HOST);
     stats->domains = domain_count(book);
     for (int b = 0; b < NAIVE_BLOCKS; b++) {
@@ -834,13 +736,13 @@ void naive_stats(const naive_book *book, quire_stats *stats)
         if (block->kind == NAIVE_GONE)
             continue;
         if (block->place[HOST] != NAIVE_NOWHERE)
-            *(in_flight(book, b, HOST) ? &stats->host_moving : &stats->host_cached) += 1;
+            *(naive_in_flight(book, b, HOST) ? &stats->host_moving : &stats->host_cached) += 1;
         if (block->place[DEVICE] == NAIVE_NOWHERE)
             continue;
         bool held = naive_refs(book, b) > 0, waits = block->place[DEVICE] == NAIVE_ARRIVING;
         if (block->kind == NAIVE_OPEN)
             stats->device_open++;
-        else if (waits || (!held && in_flight(book, b, DEVICE)))
+        else if (waits || (!held && naive_in_flight(book, b, DEVICE)))
             stats->device_moving++;
         else if (held)
             stats->device_used++;
