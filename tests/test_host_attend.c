@@ -86,7 +86,7 @@ static void random_fixture(attend_fixture *f, const attend_shape *shape, uint64_
 
 static void against_oracle(engine *e, uint64_t *random)
 {
-    for (int round = 0; round < 24; round++) {
+    for (int round = 0; round < 40; round++) {
         attend_shape shape = random_shape(random);
         attend_fixture f;
         random_fixture(&f, &shape, random);
